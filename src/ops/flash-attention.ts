@@ -1,0 +1,23 @@
+import { defineOp, f32, optional, state } from './define.js';
+
+/**
+ * Causal attention of this step's tokens over a paged cache: `y = softmax(scale · q·kᵀ + mask) · v`, one online softmax a row.
+ *
+ * First moves the accepted rows of the last step into place, then writes this step's `k` and `v` after them, then attends: a token sees the committed
+ * rows, its ancestors in the step, and itself; with `window` > 0 only keys less than `window` positions back. `softcap` > 0 applies `c·tanh(s/c)`
+ * before the mask; `sinks` adds one logit a head to the denominator. Keys are visited in blocks at absolute positions: a row's bits
+ * do not depend on how the prompt was cut or on what else is in the step.
+ *
+ * @see Dao 2023, arXiv:2307.08691; Kwon et al. 2023, arXiv:2309.06180 (paged cache)
+ */
+export const flashAttention = defineOp('flash_attention', {
+  inputs: {
+    q: f32('t', 'heads*head_dim'),
+    k: f32('t', 'kv_heads*head_dim'),
+    v: f32('t', 'kv_heads*head_dim'),
+    sinks: optional(f32('heads')),
+    cache: state('kv'),
+  },
+  attrs: { head_dim: 'i32', scale: 'f32', window: 'i32', softcap: 'f32' },
+  outputs: { y: f32('t', 'heads*head_dim') },
+});
