@@ -9,7 +9,6 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const sanitizers = process.argv[2] ?? 'address,undefined';
 const build = join(root, `build-${sanitizers.replace(',', '-')}`);
-const jobs = String(availableParallelism());
 
 function run(command, args) {
   const { status } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
@@ -22,5 +21,18 @@ run('cmake', [
   ...['-S', root, '-B', build, ...generator, '-DCMAKE_BUILD_TYPE=RelWithDebInfo'],
   ...options.map((option) => `-D${option}`),
 ]);
-run('cmake', ['--build', build, '--parallel', jobs]);
-run('ctest', ['--test-dir', build, '--output-on-failure', '--no-tests=error']);
+run('cmake', ['--build', build, '--parallel', String(availableParallelism())]);
+
+const { status, stdout } = spawnSync('ctest', ['--test-dir', build, '--verbose', '--no-tests=error'], {
+  encoding: 'utf8',
+  stdio: ['ignore', 'pipe', 'inherit'],
+});
+console.log(stdout);
+// A program with a main() of its own, without the harness's summary, counts as one test.
+const programs = /(\d+) tests failed out of (\d+)/.exec(stdout) ?? ['', '1', '1'];
+const summaries = [...stdout.matchAll(/^\d+: (\d+) passed, (\d+) failed$/gm)];
+const sum = (group) => summaries.reduce((total, match) => total + Number(match[group]), 0);
+const crashed = Math.max(0, Number(programs[1]) - summaries.filter((match) => match[2] !== '0').length);
+const silent = Math.max(0, Number(programs[2]) - summaries.length - crashed);
+console.log(`${sum(1) + silent} passed, ${sum(2) + crashed} failed`);
+process.exitCode = status ?? 1;
