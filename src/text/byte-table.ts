@@ -1,0 +1,104 @@
+import { type Component, isObject } from './tokenizer-json.js';
+
+/** The bytes of every token, in one block: `bytes[offsets[id] … offsets[id + 1]]`. */
+export interface ByteTable {
+  /** One more than the largest id. */
+  size: number;
+  bytes: Uint8Array<ArrayBuffer>;
+  offsets: Uint32Array<ArrayBuffer>;
+  flags: Uint8Array<ArrayBuffer>;
+  /** The decoder drops a space at the very start of a text. */
+  stripsFirstSpace: boolean;
+}
+
+/** A flag of the table: the token is special, so skipping special tokens hides it. */
+export const hiddenToken = 1;
+
+/** How the bytes of a token follow from its string. */
+export interface PieceBytes {
+  /** Exact: joined bytes are the text. Otherwise the table is the best guess for streaming (see `probe`). */
+  isExact: boolean;
+  stripsFirstSpace: boolean;
+  of(token: string, id: number): Uint8Array;
+}
+
+const utf8 = new TextEncoder();
+
+/** GPT-2's printable stand-ins for bytes: 33-126, 161-172 and 174-255 are themselves, the rest follow from 256 on. */
+export const byteOfCharacter: ReadonlyMap<string, number> = (() => {
+  const map = new Map<string, number>();
+  let next = 256;
+  for (let byte = 0; byte < 256; byte++) {
+    const isPrintable = (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
+    map.set(String.fromCharCode(isPrintable ? byte : next++), byte);
+  }
+  return map;
+})();
+
+function byteLevelBytes(token: string): Uint8Array {
+  const bytes = new Uint8Array(token.length);
+  let at = 0;
+  for (const character of token) {
+    const byte = byteOfCharacter.get(character);
+    if (byte === undefined) return utf8.encode(token); // an added token that is not in the byte alphabet is itself
+    bytes[at++] = byte;
+  }
+  return bytes;
+}
+
+function sentencePieceBytes(token: string): Uint8Array {
+  const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(token);
+  return byte ? Uint8Array.of(Number.parseInt(byte[1]!, 16)) : utf8.encode(token.replaceAll('▁', ' '));
+}
+
+function flatten(decoder: Component | null): Component[] {
+  if (decoder === null) return [];
+  if (decoder.type !== 'Sequence' || !Array.isArray(decoder.decoders)) return [decoder];
+  return decoder.decoders.flatMap((inner) => flatten(inner as Component));
+}
+
+/**
+ * ByteLevel and SentencePiece decoders join the bytes of the tokens. One difference is kept from the reference for
+ * SentencePiece: there a run of byte tokens that is not UTF-8 gives one U+FFFD a byte, here one a maximal invalid part.
+ *
+ * Any other decoder is asked for each token after a fixed first token (`probe`): exact where a token's text does not depend
+ * on its neighbours, which is all a synchronous stream can do; `Tokenizer.decode` then asks the library for the whole.
+ */
+export function pieceBytes(decoder: Component | null, probe: (id: number) => string): PieceBytes {
+  const steps = flatten(decoder);
+  const types = steps.map((step) => step.type).join(' ');
+  if (types === 'ByteLevel') return { isExact: true, stripsFirstSpace: false, of: byteLevelBytes };
+  const spaces = steps.find((step) => step.type === 'Replace');
+  const isSpace = isObject(spaces?.pattern) && spaces.pattern.String === '▁' && spaces.content === ' ';
+  if (isSpace && /^Replace ByteFallback Fuse( Strip)?$/.test(types)) {
+    const strip = steps.find((step) => step.type === 'Strip');
+    if (strip === undefined || (strip.content === ' ' && strip.start === 1 && !strip.stop)) {
+      return { isExact: true, stripsFirstSpace: strip !== undefined, of: sentencePieceBytes };
+    }
+  }
+  return { isExact: false, stripsFirstSpace: false, of: (_, id) => utf8.encode(probe(id)) };
+}
+
+/** Packs the table; `tokens[id]` is undefined where the vocabulary has a hole. */
+export function packBytes(tokens: readonly (string | undefined)[], special: ReadonlySet<number>, pieces: PieceBytes): ByteTable {
+  const offsets = new Uint32Array(tokens.length + 1);
+  const flags = new Uint8Array(tokens.length);
+  let bytes = new Uint8Array(tokens.length * 8);
+  let end = 0;
+  for (let id = 0; id < tokens.length; id++) {
+    const token = tokens[id];
+    if (token !== undefined) {
+      const piece = pieces.of(token, id);
+      if (end + piece.length > bytes.length) {
+        const grown = new Uint8Array((end + piece.length) * 2);
+        grown.set(bytes.subarray(0, end));
+        bytes = grown;
+      }
+      bytes.set(piece, end);
+      end += piece.length;
+    }
+    if (special.has(id)) flags[id] = hiddenToken;
+    offsets[id + 1] = end;
+  }
+  return { size: tokens.length, bytes: bytes.slice(0, end), offsets, flags, stripsFirstSpace: pieces.stripsFirstSpace };
+}
