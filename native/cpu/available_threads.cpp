@@ -20,12 +20,14 @@ namespace {
 int physical_cores_of_affinity() {
   cpu_set_t mask;
   CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return static_cast<int>(std::thread::hardware_concurrency());
+  if (sched_getaffinity(0, sizeof(mask), &mask) != 0)
+    return static_cast<int>(std::thread::hardware_concurrency());
   std::set<std::string> cores;  // SMT siblings name the same list
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
     if (!CPU_ISSET(cpu, &mask)) continue;
     std::string siblings;
-    std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list") >> siblings;
+    std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list") >>
+        siblings;
     cores.insert(siblings.empty() ? "cpu" + std::to_string(cpu) : siblings);
   }
   return static_cast<int>(cores.size());
@@ -47,7 +49,8 @@ double quota_v1(const std::string& directory) {
   return quota > 0 && period > 0 ? quota / period : INFINITY;
 }
 
-// The tightest quota from the process' own group up to the root; inside a container the root is the container's group.
+// The tightest quota from the process' own group up to the root; inside a container the root is the
+// container's group.
 double cgroup_quota() {
   double quota = std::min(quota_v2("/sys/fs/cgroup"), quota_v1("/sys/fs/cgroup/cpu"));
   std::ifstream groups("/proc/self/cgroup");  // lines "id:controllers:path"; v2 has no controllers
@@ -57,7 +60,8 @@ double cgroup_quota() {
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
     const bool v2 = controllers == ",,";
     if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
-    for (std::string path = line.substr(second + 1); path.size() > 1 && path[0] == '/'; path.resize(path.rfind('/')))
+    for (std::string path = line.substr(second + 1); path.size() > 1 && path[0] == '/';
+         path.resize(path.rfind('/')))
       quota = std::min(quota, v2 ? quota_v2("/sys/fs/cgroup" + path) : quota_v1("/sys/fs/cgroup/cpu" + path));
   }
   return quota;

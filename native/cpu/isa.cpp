@@ -17,7 +17,8 @@ std::atomic<int> forced{-1};
 Isa detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();  // reads cpuid and, for the wide registers, what the system saves (xgetbv)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+      __builtin_cpu_supports("bmi2")) {
     return Isa::avx2;
   }
 #endif
@@ -47,7 +48,8 @@ Isa active_isa() {
 
 void set_isa(std::optional<Isa> isa) {
   if (isa && *isa > detected_isa()) {
-    throw Error(Code::invalid_argument, "isa", "at most " + std::string(isa_name(detected_isa())) + " (this CPU)",
+    throw Error(Code::invalid_argument, "isa",
+                "at most " + std::string(isa_name(detected_isa())) + " (this CPU)",
                 std::string(isa_name(*isa)));
   }
   forced.store(isa ? static_cast<int>(*isa) : -1, std::memory_order_relaxed);

@@ -1,8 +1,10 @@
-// Instruction-set levels of the CPU kernels: detected once, forced by `set_isa`, chosen through tables of functions.
+// Instruction-set levels of the CPU kernels: detected once, forced by `set_isa`, chosen through tables of
+// functions.
 //
-// A hot kernel has one translation unit a level (`foo_v2.cpp`, `foo_avx2.cpp`, …), each built with that level's flags
-// and filling one table. Level files include only C headers, intrinsics and headers that hold nothing inline, and keep
-// everything else static: a weak symbol built for a new CPU could be linked into the path of an old one.
+// A hot kernel has one translation unit a level (`foo_v2.cpp`, `foo_avx2.cpp`, …), each built with that
+// level's flags and filling one table. Level files include only C headers, intrinsics and headers that hold
+// nothing inline, and keep everything else static: a weak symbol built for a new CPU could be linked into the
+// path of an old one.
 #pragma once
 
 #include <optional>
@@ -22,8 +24,9 @@ Isa detected_isa();
 // The level in use: the detected one unless forced.
 Isa active_isa();
 
-// Forces a level for the whole process; nullopt returns to the detected one. Throws `Error` above `detected_isa()`.
-// Steps already running keep the level they started a kernel with; packed weights are the same at every level.
+// Forces a level for the whole process; nullopt returns to the detected one. Throws `Error` above
+// `detected_isa()`. Steps already running keep the level they started a kernel with; packed weights are the
+// same at every level.
 void set_isa(std::optional<Isa> isa);
 
 // One table of function pointers a level; a level without its own table uses the next lower one.

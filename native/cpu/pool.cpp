@@ -42,7 +42,8 @@ void pause() {
 #endif
 }
 
-// Parked workers sit in this library's code: it must stay mapped even if the worker_thread that loaded it ends.
+// Parked workers sit in this library's code: it must stay mapped even if the worker_thread that loaded it
+// ends.
 void pin_library() {
 #if defined(__unix__) || defined(__APPLE__)
   Dl_info info;
@@ -82,7 +83,8 @@ Pool& Pool::instance() {
 Pool::Pool() : limit_(available_threads()) {}
 
 void Pool::set_threads(int threads) {
-  limit_.store(threads <= 0 ? available_threads() : std::min(threads, kMaxThreads), std::memory_order_relaxed);
+  limit_.store(threads <= 0 ? available_threads() : std::min(threads, kMaxThreads),
+               std::memory_order_relaxed);
 }
 
 int Pool::threads_for(int max_threads) const {
@@ -160,7 +162,8 @@ void Pool::work() {
         entered = gate_.compare_exchange_weak(gate, gate - kPlace + 1, std::memory_order_acquire);
       if (!entered) continue;
       take_chunks();
-      if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();  // closed, and this was the last
+      if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+        gate_.notify_one();  // closed, and this was the last
       idle_since = Clock::now();
       continue;
     }

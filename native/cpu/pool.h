@@ -1,7 +1,8 @@
 // The process-wide thread pool: parked at zero CPU when idle, spinning only inside a step.
 //
-// A region is `chunks` calls behind one atomic counter; the caller takes chunks too and waits only for those already
-// taken. Kernels must give the same bits whatever the split: nothing here promises which thread runs which chunk.
+// A region is `chunks` calls behind one atomic counter; the caller takes chunks too and waits only for those
+// already taken. Kernels must give the same bits whatever the split: nothing here promises which thread runs
+// which chunk.
 #pragma once
 
 #include <atomic>
@@ -22,8 +23,8 @@ template <class Result, class... Args>
 class FunctionRef<Result(Args...)> {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
-  FunctionRef(F&& f)  // NOLINT(google-explicit-constructor): lambdas convert at the call site
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
+      FunctionRef(F&& f)  // NOLINT(google-explicit-constructor): lambdas convert at the call site
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
         call_([](void* object, Args... args) -> Result {
           return (*static_cast<std::remove_reference_t<F>*>(object))(std::forward<Args>(args)...);
@@ -36,7 +37,8 @@ class FunctionRef<Result(Args...)> {
   Result (*call_)(void*, Args...);
 };
 
-// Cores this process may use at once: distinct physical cores of its affinity mask, cut by the cgroup's CPU quota; >= 1.
+// Cores this process may use at once: distinct physical cores of its affinity mask, cut by the cgroup's CPU
+// quota; >= 1.
 int available_threads();
 
 class Pool {
@@ -53,16 +55,18 @@ class Pool {
   // Threads that `run(chunks, max_threads, …)` would use at most: for kernels that choose their chunk size.
   int threads_for(int max_threads) const;
 
-  // Calls body(0) … body(chunks - 1), each once, on at most `max_threads` threads (0: `threads()`), the caller among
-  // them, and returns when all are done. The first exception of a chunk is rethrown here; chunks not yet started are
-  // then skipped. A call from inside a chunk, or while another thread's region holds the workers, runs on the caller
-  // alone: no caller ever waits for another.
+  // Calls body(0) … body(chunks - 1), each once, on at most `max_threads` threads (0: `threads()`), the
+  // caller among them, and returns when all are done. The first exception of a chunk is rethrown here; chunks
+  // not yet started are then skipped. A call from inside a chunk, or while another thread's region holds the
+  // workers, runs on the caller alone: no caller ever waits for another.
   void run(int chunks, int max_threads, FunctionRef<void(int)> body);
 
   // While one lives, workers spin briefly between regions instead of parking. One a step.
   class StepScope {
    public:
-    explicit StepScope(Pool& pool = instance()) : pool_(pool) { pool_.hot_.fetch_add(1, std::memory_order_relaxed); }
+    explicit StepScope(Pool& pool = instance()) : pool_(pool) {
+      pool_.hot_.fetch_add(1, std::memory_order_relaxed);
+    }
     ~StepScope() { pool_.hot_.fetch_sub(1, std::memory_order_relaxed); }
     StepScope(const StepScope&) = delete;
     StepScope& operator=(const StepScope&) = delete;

@@ -1,0 +1,72 @@
+// What a matmul kernel of one instruction-set level is given: plain C structs, nothing inline (see isa.h).
+//
+// All kernels compute y[r, c] = sum over k of x[r, k] W[c, k] (+ bias[c]) with one order of accumulation over
+// k per (level, mode), whatever the number of rows or columns of the call.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace crosscurrent::cpu {
+
+// Rows of activations as int8 per 32 values: x = scale q. Row r of each array starts `stride` elements after
+// row r - 1.
+struct RowQuantView {
+  int8_t* q;       // [rows, k]
+  int16_t* pairs;  // [rows, k] each 4 values as (0, 2, 1, 3): what the int8 kernels broadcast; null where not
+                   // needed
+  float* scale;    // [rows, groups]
+  float* sum;      // [rows, groups] scale times the sum of q
+  int32_t* sum8;   // [rows, groups] 8 times the sum of q: the zero of q4_0
+  int64_t k, groups;
+};
+
+// One panel of 16 packed columns, rows [0, m).
+struct PanelArgs {
+  const void* panel;
+  int64_t records;  // k / group
+  size_t record_bytes;
+  int columns;  // 1…16 that exist
+  int group;    // 16 or 32
+  int wide_scales, has_min;
+  int64_t k, m;
+  const float* x;  // exact mode: row r at x + r x_stride
+  int64_t x_stride;
+  RowQuantView rows;  // int8 mode: from row 0 of this call on
+  float* y;           // column 0 of the panel
+  int64_t y_stride;
+  const float* bias;  // of the panel's columns, or null
+};
+
+enum StoredType { kStoredF32, kStoredF16, kStoredBf16, kStoredQ8_0 };
+
+// `columns` rows of W as the file stores them, rows [0, m) of x.
+struct StoredArgs {
+  const void* weights;
+  size_t row_bytes;
+  StoredType type;
+  int64_t columns;
+  int64_t k, m;
+  const float* x;
+  int64_t x_stride;
+  RowQuantView rows;
+  float* y;
+  int64_t y_stride;
+  const float* bias;
+};
+
+struct MatmulKernels {
+  // Quantises `m` rows of x into `rows`; sums only of what is not null.
+  void (*quantize_rows)(const float* x, int64_t x_stride, int64_t m, const struct RowQuantView* rows);
+  void (*int4)(const struct PanelArgs*);
+  void (*int4_exact)(const struct PanelArgs*);
+  void (*int8)(const struct PanelArgs*);
+  void (*int8_exact)(const struct PanelArgs*);
+  void (*stored_exact)(const struct StoredArgs*);
+  void (*stored_int8)(const struct StoredArgs*);  // q8_0 only
+};
+
+extern const MatmulKernels kMatmulV2;
+extern const MatmulKernels kMatmulAvx2;
+
+}  // namespace crosscurrent::cpu
