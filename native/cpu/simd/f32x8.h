@@ -10,9 +10,6 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // all of these are inlined: no vector crosses a call
-#endif
 
 namespace crosscurrent::cpu {
 namespace {
