@@ -34,6 +34,7 @@ struct Buffer {
   int32_t offset;     // elements
   int32_t detail;     // StateKind or WeightForm
 
+  bool operator==(const Buffer&) const = default;
   int64_t lead(const Bounds& sizes) const {
     switch (symbol) {
       case Symbol::t: return int64_t{times} * sizes.t;

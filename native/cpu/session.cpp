@@ -48,7 +48,7 @@ void check_positive(const char* operand, int64_t value, int64_t low, int64_t hig
 
 CpuSession::CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<CpuWeights> weights, const SessionOptions& options)
     : program_(std::move(program)), weights_(std::move(weights)), options_(options) {
-  if (weights_->list.size() != program_->weights.size())
+  if (weights_->shapes != program_->weights || weights_->gathered != program_->gathered)
     throw Error(Code::invalid_argument, "weights", "those of the program", "others");
   check_positive("slots", options.slots, 1, 1 << 20);
   check_positive("pages", options.pages, 0, 1 << 28);

@@ -102,6 +102,8 @@ std::shared_ptr<CpuWeights> load_weights(const TensorStore& store, const Program
   check_weights(store, program, specs);
   auto weights = std::make_shared<CpuWeights>();
   weights->list.resize(specs.size());
+  weights->shapes = program.weights;
+  weights->gathered = program.gathered;
   std::vector<PackPlan> plans(specs.size());
   uint64_t bytes = 0, source_bytes = 0;
   for (size_t i = 0; i < specs.size(); ++i) {
