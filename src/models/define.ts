@@ -1,0 +1,50 @@
+import { Graph } from '../graph/graph.js';
+import type { Tensor } from '../graph/tensor.js';
+import { Config, type RawConfig } from '../weights/config.js';
+import { type Checkpoint, Weights } from '../weights/weights.js';
+
+/** What the runtime must know of any model, whatever its architecture. */
+export interface ModelShape {
+  readonly vocab: number;
+  readonly dim: number;
+  /** Kind of each layer, for `inspect`: `attention`, `mamba2 + moe`, … */
+  readonly layers: readonly string[];
+  /** Positions it was trained for. */
+  readonly maxPositions: number;
+}
+
+export interface BuiltModel {
+  readonly graph: Graph;
+  readonly logits: Tensor;
+  readonly shape: ModelShape;
+}
+
+export interface ModelDefinition {
+  /** `model_type` of its config. */
+  readonly type: string;
+  build(raw: RawConfig, checkpoint: Checkpoint): BuiltModel;
+}
+
+type Forward = (ids: Tensor) => Tensor;
+
+/**
+ * A model architecture: `read` turns the config into what the model needs, `assemble` declares the weights and returns the forward pass
+ * from token ids [t] to logits [rows, vocab].
+ */
+export function defineModel<C extends ModelShape>(
+  type: string,
+  read: (config: Config) => C,
+  assemble: (config: C, weights: Weights) => Forward,
+): ModelDefinition {
+  return {
+    type,
+    build(raw, checkpoint) {
+      const config = read(new Config(raw));
+      const graph = new Graph();
+      const forward = assemble(config, new Weights(graph, checkpoint));
+      const logits = graph.label('logits', forward(graph.input('ids')));
+      const { vocab, dim, layers, maxPositions } = config;
+      return { graph, logits, shape: { vocab, dim, layers, maxPositions } };
+    },
+  };
+}
