@@ -57,9 +57,8 @@ function commands(parallel) {
 
 function plainCommands(parallel) {
   const build = path.join(root, 'build');
-  const headers = [require('node-api-headers').include_dir, require('node-addon-api').include_dir].join(';');
   const configure = [
-    ...['-S', root, '-B', build, '-DCMAKE_BUILD_TYPE=Release', `-DCMAKE_JS_INC=${headers}`],
+    ...['-S', root, '-B', build, '-DCMAKE_BUILD_TYPE=Release'],
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${path.join(build, 'Release')}`,
   ];
   if (runs('ninja') && !existsSync(path.join(build, 'CMakeCache.txt'))) configure.push('-G', 'Ninja');
