@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-#include "simd/f32x8.h"
+#include "simd/vector.h"
 
 namespace crosscurrent::cpu {
 

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "../ops.gen.h"
-#include "simd/f32x8.h"
+#include "simd/vector.h"
 #include "split.h"
 
 namespace crosscurrent::cpu {
