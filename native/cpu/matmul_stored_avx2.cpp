@@ -1,0 +1,169 @@
+// Rows of W as the file stores them: dot products along k, 8 partial sums a (row of x, row of W), one order
+// to add them
+//
+// Weights are converted in registers and used for all rows of a tile; nothing is copied.
+#include <string.h>
+
+#include "simd/lanes_avx2.h"
+#include "simd/matmul_avx2.h"
+
+namespace crosscurrent::cpu::avx2 {
+namespace {
+
+constexpr int kPrefetchBytes = 4096;
+
+__m256 half_everywhere(const uint8_t* from) {
+  uint16_t bits;
+  memcpy(&bits, from, 2);
+  return _mm256_cvtph_ps(_mm_set1_epi16(static_cast<short>(bits)));
+}
+
+// 8 weights from element i on; i is a multiple of 8.
+template <StoredType kType>
+__m256 load_weights(const uint8_t* row, int64_t i) {
+  if constexpr (kType == kStoredF32) return _mm256_loadu_ps(reinterpret_cast<const float*>(row) + i);
+  if constexpr (kType == kStoredF16) return _mm256_cvtph_ps(load_128(row + 2 * i));
+  if constexpr (kType == kStoredBf16) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_128(row + 2 * i)), 16));
+  }
+  const uint8_t* block = row + i / 32 * 34;
+  const __m256i q =
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + 2 + i % 32)));
+  return _mm256_mul_ps(_mm256_cvtepi32_ps(q), half_everywhere(block));
+}
+
+// The last k - i < 8 weights, zeros after them.
+template <StoredType kType>
+__m256 load_last_weights(const uint8_t* row, int64_t i, int64_t k) {
+  constexpr int kBytes = kType == kStoredF32 ? 4 : 2;
+  uint8_t padded[32] = {};
+  memcpy(padded, row + kBytes * i, static_cast<size_t>(kBytes * (k - i)));
+  return load_weights<kType>(padded, 0);
+}
+
+template <StoredType kType, int kRows, int kColumns>
+void exact_tile(const StoredArgs& a, int64_t row, int64_t column) {
+  const uint8_t* w = static_cast<const uint8_t*>(a.weights) + static_cast<size_t>(column) * a.row_bytes;
+  const float* x = a.x + row * a.x_stride;
+  __m256 y[kRows][kColumns];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) y[r][c] = _mm256_setzero_ps();
+  }
+  int64_t i = 0;
+  for (; i + 8 <= a.k; i += 8) {
+    __m256 weights[kColumns];
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c)
+      weights[c] = load_weights<kType>(w + static_cast<size_t>(c) * a.row_bytes, i);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const __m256 v = _mm256_loadu_ps(x + r * a.x_stride + i);
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) y[r][c] = _mm256_fmadd_ps(v, weights[c], y[r][c]);
+    }
+  }
+  if constexpr (kType != kStoredQ8_0) {
+    if (i < a.k) {
+      const __m256i mask = lane_mask(a.k - i);
+      for (int c = 0; c < kColumns; ++c) {
+        const __m256 weights = load_last_weights<kType>(w + static_cast<size_t>(c) * a.row_bytes, i, a.k);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r)
+          y[r][c] = _mm256_fmadd_ps(_mm256_maskload_ps(x + r * a.x_stride + i, mask), weights, y[r][c]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    float* to = a.y + (row + r) * a.y_stride + column;
+    for (int c = 0; c < kColumns; ++c) {
+      const float sum = sum_of_lanes(y[r][c]);
+      to[c] = a.bias != nullptr ? sum + a.bias[column + c] : sum;
+    }
+  }
+}
+
+template <StoredType kType, int kRows, int kColumns>
+int64_t exact_columns(const StoredArgs& a, int64_t row) {
+  int64_t column = 0;
+  for (; column + kColumns <= a.columns; column += kColumns)
+    exact_tile<kType, kRows, kColumns>(a, row, column);
+  for (; column < a.columns; ++column) exact_tile<kType, kRows, 1>(a, row, column);
+  return row + kRows;
+}
+
+template <StoredType kType>
+void exact(const StoredArgs& a) {
+  int64_t row = 0;
+  while (row + 6 <= a.m) row = exact_columns<kType, 6, 2>(a, row);
+  while (row + 2 <= a.m) row = exact_columns<kType, 2, 4>(a, row);
+  if (row < a.m) exact_columns<kType, 1, 4>(a, row);
+}
+
+template <int kRows, int kColumns>
+void int8_tile(const StoredArgs& a, int64_t row, int64_t column) {
+  const uint8_t* w = static_cast<const uint8_t*>(a.weights) + static_cast<size_t>(column) * a.row_bytes;
+  const int64_t k = a.rows.k, groups = a.rows.groups;
+  const int8_t* x = a.rows.q + row * k;
+  const float* scale = a.rows.scale + row * groups;
+  __m256 y[kRows][kColumns];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) y[r][c] = _mm256_setzero_ps();
+  }
+  for (int64_t g = 0; g < groups; ++g, w += 34, x += 32) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      const uint8_t* block = w + static_cast<size_t>(c) * a.row_bytes;
+      if constexpr (kRows == 1)
+        _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes), _MM_HINT_T0);
+      const __m256i w0 = _mm256_cvtepi8_epi16(load_128(block + 2)),
+                    w1 = _mm256_cvtepi8_epi16(load_128(block + 18));
+      const __m256 w_scale = half_everywhere(block);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const __m256i x0 = _mm256_cvtepi8_epi16(load_128(x + r * k));
+        const __m256i x1 = _mm256_cvtepi8_epi16(load_128(x + r * k + 16));
+        const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(w0, x0), _mm256_madd_epi16(w1, x1));
+        const __m256 s = _mm256_mul_ps(w_scale, _mm256_broadcast_ss(scale + r * groups + g));
+        y[r][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), s, y[r][c]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    float* to = a.y + (row + r) * a.y_stride + column;
+    for (int c = 0; c < kColumns; ++c) {
+      const float sum = sum_of_lanes(y[r][c]);
+      to[c] = a.bias != nullptr ? sum + a.bias[column + c] : sum;
+    }
+  }
+}
+
+template <int kRows, int kColumns>
+int64_t int8_columns(const StoredArgs& a, int64_t row) {
+  int64_t column = 0;
+  for (; column + kColumns <= a.columns; column += kColumns) int8_tile<kRows, kColumns>(a, row, column);
+  for (; column < a.columns; ++column) int8_tile<kRows, 1>(a, row, column);
+  return row + kRows;
+}
+
+}  // namespace
+
+void stored_exact(const StoredArgs* a) {
+  switch (a->type) {
+    case kStoredF16: exact<kStoredF16>(*a); break;
+    case kStoredBf16: exact<kStoredBf16>(*a); break;
+    case kStoredQ8_0: exact<kStoredQ8_0>(*a); break;
+    default: exact<kStoredF32>(*a);
+  }
+}
+
+void stored_int8(const StoredArgs* a) {
+  int64_t row = 0;
+  while (row + 2 <= a->m) row = int8_columns<2, 4>(*a, row);
+  if (row < a->m) int8_columns<1, 4>(*a, row);
+}
+
+}  // namespace crosscurrent::cpu::avx2
