@@ -1,0 +1,181 @@
+import type { SequenceState } from '../state/sequence-state.js';
+import type { Tokenizer, TokenStream } from '../text/index.js';
+import { type Completion, checkMaxTokens, checkStops, type FinishReason, type GenerateOptions, type GenerationStats, type Piece } from './options.js';
+import { Sampler } from './sampling.js';
+import type { Scheduler } from './scheduler.js';
+import { StopMatcher } from './stop.js';
+
+/** Where a generation runs. */
+export interface GenerationHost {
+  readonly scheduler: Scheduler;
+  readonly vocab: number;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly plannedBytes: number;
+}
+
+/** A sequence with its prompt appended, and what to do with it afterwards. */
+export interface Prepared {
+  readonly state: SequenceState;
+  readonly promptIds: readonly number[];
+  /** Called once, however the generation ends. */
+  release(): void;
+}
+
+/**
+ * Text as it is generated: `for await (const piece of generation)`. Leaving the loop cancels. `completion()` collects everything instead.
+ * A generation runs once.
+ */
+export class Generation implements AsyncIterable<Piece> {
+  readonly #host: GenerationHost;
+  readonly #options: GenerateOptions;
+  readonly #prepare: () => Promise<Prepared>;
+  #stats: GenerationStats | undefined;
+  #promptIds: readonly number[] = [];
+
+  constructor(host: GenerationHost, options: GenerateOptions, prepare: () => Promise<Prepared>) {
+    this.#host = host;
+    this.#options = options;
+    this.#prepare = prepare;
+  }
+
+  /** Known when the generation has ended by itself. */
+  get stats(): GenerationStats | undefined {
+    return this.#stats;
+  }
+
+  async completion(): Promise<Completion> {
+    const ids: number[] = [];
+    let text = '';
+    for await (const piece of this) {
+      text += piece.text;
+      for (const id of piece.ids) ids.push(id);
+    }
+    return { text, ids, promptIds: this.#promptIds, stats: this.#stats as GenerationStats };
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Piece, void, undefined> {
+    const options = this.#options;
+    const start = performance.now();
+    const maxTokens = checkMaxTokens(options.maxTokens);
+    const sampler = new Sampler(options, this.#host.vocab);
+    const stops = new StopMatcher(checkStops(options.stop));
+    options.signal?.throwIfAborted();
+    const { state, promptIds, release } = await this.#prepare();
+    this.#promptIds = promptIds;
+    const cancel = new AbortController();
+    const signal = options.signal ? AbortSignal.any([options.signal, cancel.signal]) : cancel.signal;
+    const output = new Output(this.#host.tokenizer, stops, options.ignoreEos ?? false);
+    const capacity = Math.min(state.ids.length + maxTokens, this.#host.scheduler.limits.context);
+    let task: Promise<void> | undefined;
+    let released = false;
+    const finish = (): void => {
+      if (!released) release();
+      released = true;
+    };
+    try {
+      task = this.#host.scheduler
+        .run({ state, target: state.ids.length, capacity, sampler, onToken: (id) => output.token(id) }, signal)
+        .then(
+          () => output.end(state.ids.length >= this.#host.scheduler.limits.context ? 'context' : 'length'),
+          (error: unknown) => output.fail(error),
+        );
+      for (;;) {
+        const piece = await output.next();
+        if (piece === undefined) break;
+        yield piece;
+      }
+      this.#stats = statsOf(output, sampler, promptIds.length, start, this.#host.plannedBytes);
+    } finally {
+      cancel.abort();
+      await task;
+      finish();
+    }
+  }
+}
+
+function statsOf(output: Output, sampler: Sampler, promptTokens: number, start: number, peakBytes: number): GenerationStats {
+  const firstTokenMs = output.firstAt - start;
+  const decodeMs = output.lastAt - output.firstAt;
+  return {
+    promptTokens,
+    tokens: output.count,
+    firstTokenMs,
+    decodeMs,
+    tokensPerSecond: output.count > 1 && decodeMs > 0 ? ((output.count - 1) / decodeMs) * 1000 : 0,
+    promptTokensPerSecond: firstTokenMs > 0 ? (promptTokens / firstTokenMs) * 1000 : 0,
+    finishReason: output.reason,
+    seed: sampler.seed,
+    peakBytes,
+  };
+}
+
+/** Tokens in, pieces of text out; the reader waits here. */
+class Output {
+  count = 0;
+  firstAt = 0;
+  lastAt = 0;
+  reason: FinishReason = 'length';
+  readonly #stream: TokenStream | undefined;
+  readonly #endIds: ReadonlySet<number>;
+  readonly #stops: StopMatcher;
+  #text = '';
+  #ids: number[] = [];
+  #ended = false;
+  #error: { reason: unknown } | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(tokenizer: Tokenizer | undefined, stops: StopMatcher, ignoreEos: boolean) {
+    this.#stream = tokenizer?.stream({ skipSpecialTokens: true });
+    this.#endIds = new Set(ignoreEos ? [] : tokenizer?.endIds);
+    this.#stops = stops;
+  }
+
+  /** Takes a chosen token; false when it ends the generation. */
+  token(id: number): boolean {
+    this.lastAt = performance.now();
+    if (this.count++ === 0) this.firstAt = this.lastAt;
+    this.#ids.push(id);
+    if (this.#stream) this.#text += this.#stops.push(this.#stream.push(id));
+    const ends = this.#endIds.has(id);
+    if (ends) this.reason = 'eos';
+    if (this.#stops.found !== undefined) this.reason = 'stop';
+    this.#notify();
+    return !ends && this.#stops.found === undefined;
+  }
+
+  /** No more tokens come; `reason` is why, unless a token already said so. */
+  end(reason: FinishReason): void {
+    if (this.#stream && this.#stops.found === undefined) this.#text += this.#stops.push(this.#stream.end()) + this.#stops.end();
+    if (this.reason === 'length') this.reason = reason;
+    this.#ended = true;
+    this.#notify();
+  }
+
+  fail(reason: unknown): void {
+    this.#error = { reason };
+    this.#notify();
+  }
+
+  /** The next piece; undefined at the end. */
+  async next(): Promise<Piece | undefined> {
+    for (;;) {
+      if (this.#error) throw this.#error.reason;
+      const ready = this.#stream ? this.#text !== '' : this.#ids.length > 0;
+      if (ready || (this.#ended && this.#ids.length > 0)) {
+        const piece = { text: this.#text, ids: this.#ids };
+        this.#text = '';
+        this.#ids = [];
+        return piece;
+      }
+      if (this.#ended) return undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  #notify(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+}

@@ -1,0 +1,193 @@
+import { CrosscurrentError, mismatch } from './errors.js';
+import { Generation, type GenerationHost } from './generate/generation.js';
+import type { Completion, GenerateOptions, Prompt } from './generate/options.js';
+import type { Scheduler } from './generate/scheduler.js';
+import { append, restoreState, Sequence } from './generate/sequence.js';
+import type { Program } from './graph/compile.js';
+import type { ModelShape } from './models/define.js';
+import type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer } from './text/index.js';
+
+/** Bytes taken, by what for. Activations, states and cache are planned at their largest; the system gives them as they are first touched. */
+export interface MemoryPlan {
+  readonly weights: number;
+  readonly activations: number;
+  readonly states: number;
+  readonly cache: number;
+  readonly total: number;
+}
+
+export interface ModelInfo extends ModelShape {
+  readonly architecture: string;
+  /** Where it was loaded from. */
+  readonly path: string;
+  readonly format: 'gguf' | 'safetensors';
+  readonly parameters: number;
+  /** Stored types of the tensors and how many tensors have each. */
+  readonly dtypes: Readonly<Record<string, number>>;
+  readonly device: 'cpu';
+  /** Kernel level in use. */
+  readonly isa: string;
+  readonly activations: 'fast' | 'exact';
+  readonly context: number;
+  readonly memory: MemoryPlan;
+}
+
+/** @internal What `load` puts together. */
+export interface ModelParts {
+  readonly info: ModelInfo;
+  readonly program: Program;
+  readonly scheduler: Scheduler;
+  readonly tokenizer: Tokenizer | undefined;
+  close(): Promise<void>;
+}
+
+/** A loaded model. Any number of generations may run on it at once; they share its steps. */
+export class Model implements AsyncDisposable {
+  readonly info: ModelInfo;
+  readonly program: Program;
+  readonly #parts: ModelParts;
+  readonly #host: GenerationHost;
+  #disposal: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(parts: ModelParts) {
+    this.info = parts.info;
+    this.program = parts.program;
+    this.#parts = parts;
+    this.#host = {
+      scheduler: parts.scheduler,
+      vocab: parts.info.vocab,
+      tokenizer: parts.tokenizer,
+      plannedBytes: parts.info.memory.total,
+    };
+  }
+
+  /** Its tokenizer; undefined for a folder without one. */
+  get tokenizer(): Tokenizer | undefined {
+    return this.#parts.tokenizer;
+  }
+
+  /**
+   * Text that continues `prompt`, in pieces as it comes. Nothing runs until the first piece is asked for.
+   *
+   * @throws CrosscurrentError on iteration: INVALID_ARGUMENT, EMPTY_PROMPT, CONTEXT_OVERFLOW, TOKEN_OUT_OF_RANGE, MISSING_TOKENIZER, MISSING_TEMPLATE,
+   *   TEMPLATE_ERROR, OUT_OF_MEMORY, DISPOSED; the reason of `signal`.
+   */
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    return new Generation(this.#host, options, async () => {
+      this.#checkOpen();
+      const ids = await this.#promptIds(prompt, options);
+      if (ids.length === 0) throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one token, got none');
+      const { scheduler } = this.#parts;
+      if (ids.length >= scheduler.limits.context)
+        throw mismatch('CONTEXT_OVERFLOW', 'prompt', `fewer than ${scheduler.limits.context} tokens (the context)`, ids.length);
+      const state = await scheduler.open(options.signal);
+      try {
+        append(state, ids, this.#host);
+      } catch (error) {
+        scheduler.close(state);
+        throw error;
+      }
+      return { state, promptIds: Array.from(ids), release: () => scheduler.close(state) };
+    });
+  }
+
+  /** The whole of what `generate` gives, with its statistics. */
+  complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+    return this.generate(prompt, options).completion();
+  }
+
+  /** An empty sequence, to be fed and continued. Waits for a free place when the model holds as many as it was loaded for. */
+  async sequence(options: { signal?: AbortSignal } = {}): Promise<Sequence> {
+    this.#checkOpen();
+    return new Sequence(this.#host, await this.#parts.scheduler.open(options.signal));
+  }
+
+  /** A sequence from the bytes of `sequence.save()`. @throws CrosscurrentError INVALID_STATE */
+  async restore(bytes: Uint8Array): Promise<Sequence> {
+    this.#checkOpen();
+    if (!(bytes instanceof Uint8Array)) throw mismatch('INVALID_ARGUMENT', 'bytes', 'a Uint8Array', typeof bytes);
+    const state = await this.#parts.scheduler.open();
+    try {
+      await restoreState(this.#host, state, bytes);
+    } catch (error) {
+      this.#parts.scheduler.close(state);
+      throw error;
+    }
+    return new Sequence(this.#host, state);
+  }
+
+  /** Logits of every token of `ids`, [t, vocab] in f32: row i scores what follows token i. */
+  async logits(ids: ArrayLike<number>, options: { signal?: AbortSignal } = {}): Promise<Float32Array> {
+    this.#checkOpen();
+    if (ids.length === 0) throw new CrosscurrentError('EMPTY_PROMPT', 'ids: expected at least one token, got none');
+    const { scheduler } = this.#parts;
+    const state = await scheduler.open(options.signal);
+    try {
+      append(state, ids, this.#host);
+      const result = new Float32Array(ids.length * this.info.vocab);
+      const onLogits = (first: number, rows: Float32Array): void => result.set(rows, first * this.info.vocab);
+      await scheduler.run({ state, target: ids.length, capacity: ids.length, onLogits }, options.signal);
+      return result;
+    } finally {
+      scheduler.close(state);
+    }
+  }
+
+  tokenize(text: string, options: EncodeOptions = {}): Promise<Int32Array> {
+    return this.#needTokenizer().encode(text, options);
+  }
+
+  detokenize(ids: ArrayLike<number>, options: DecodeOptions = {}): Promise<string> {
+    return this.#needTokenizer().decode(ids, options);
+  }
+
+  /** Ends running generations (they reject with DISPOSED) and frees everything. Idempotent. */
+  dispose(): Promise<void> {
+    this.#disposal ??= this.#close();
+    return this.#disposal;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  async #close(): Promise<void> {
+    await this.#parts.scheduler.dispose();
+    await this.#parts.tokenizer?.dispose();
+    await this.#parts.close();
+  }
+
+  #checkOpen(): void {
+    if (this.#disposal) throw new CrosscurrentError('DISPOSED', 'the model was disposed');
+  }
+
+  #needTokenizer(): Tokenizer {
+    this.#checkOpen();
+    const { tokenizer } = this.#parts;
+    if (!tokenizer) throw new CrosscurrentError('MISSING_TOKENIZER', `${this.info.path}: no tokenizer there; pass token ids as an Int32Array`);
+    return tokenizer;
+  }
+
+  async #promptIds(prompt: Prompt, options: GenerateOptions): Promise<Int32Array> {
+    if (prompt instanceof Int32Array) return prompt;
+    const tokenizer = this.#needTokenizer();
+    const signal = options.signal ? { signal: options.signal } : {};
+    if (typeof prompt === 'string') {
+      if (prompt === '') throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected some text, got an empty string');
+      if (options.raw || tokenizer.chatTemplate === undefined) return tokenizer.encode(prompt, signal);
+      return this.#chatIds(tokenizer, [{ role: 'user', content: prompt }], options);
+    }
+    if (!Array.isArray(prompt)) throw mismatch('INVALID_ARGUMENT', 'prompt', 'a string, messages or an Int32Array', typeof prompt);
+    return this.#chatIds(tokenizer, prompt as readonly ChatMessage[], options);
+  }
+
+  async #chatIds(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: GenerateOptions): Promise<Int32Array> {
+    if (messages.length === 0) throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one message, got none');
+    const signal = options.signal ? { signal: options.signal } : {};
+    const variables = options.templateVariables ? { variables: options.templateVariables } : {};
+    const tools = options.tools ? { tools: options.tools } : {};
+    const text = await tokenizer.renderChat(messages, { ...variables, ...tools, ...signal });
+    return tokenizer.encode(text, { parseSpecial: true, addSpecialTokens: false, ...signal });
+  }
+}
