@@ -30,7 +30,8 @@ function yarnFrequencies(base: Float64Array, config: RopeConfig): { invFreq: Flo
   const { dim, theta, factor, originalPositions, mscale, mscaleAllDim } = config;
   const correction = (rotations: number): number =>
     (dim * Math.log(originalPositions / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
-  const round = (value: number, up: boolean): number => (!config.truncate ? value : up ? Math.ceil(value) : Math.floor(value));
+  const round = (value: number, up: boolean): number =>
+    !config.truncate ? value : up ? Math.ceil(value) : Math.floor(value);
   const low = Math.max(round(correction(config.betaFast), false), 0);
   const high = Math.min(round(correction(config.betaSlow), true), dim - 1);
   const invFreq = Float32Array.from(base, (f, i) => {
@@ -38,7 +39,8 @@ function yarnFrequencies(base: Float64Array, config: RopeConfig): { invFreq: Flo
     return f * (1 - ramp) + (f / factor) * ramp;
   });
   const magnitude = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
-  const scale = config.attentionFactor ?? (mscale && mscaleAllDim ? magnitude(mscale) / magnitude(mscaleAllDim) : magnitude(1));
+  const scale =
+    config.attentionFactor ?? (mscale && mscaleAllDim ? magnitude(mscale) / magnitude(mscaleAllDim) : magnitude(1));
   return { invFreq, scale };
 }
 
@@ -48,5 +50,6 @@ export function rope(graph: Graph, config: RopeConfig, headDim: number): (x: Ten
   const name = `rope.${config.type}.${config.theta}.${config.dim}.${config.factor}`;
   const frequencies = graph.constant(name, invFreq);
   const position = graph.input('position');
-  return (x) => ropeOp({ x, position, inv_freq: frequencies, head_dim: headDim, interleaved: config.interleaved, scale }).y;
+  return (x) =>
+    ropeOp({ x, position, inv_freq: frequencies, head_dim: headDim, interleaved: config.interleaved, scale }).y;
 }

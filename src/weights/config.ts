@@ -22,12 +22,15 @@ export interface RopeConfig {
   readonly truncate: boolean;
 }
 
-/** Typed reading of a config with the key and what was there in every error. Several keys are spellings of one thing; the first present counts. */
+/**
+ * Typed reading of a config with the key and what was there in every error. Several keys are spellings of one thing; the first present
+ * counts. The keys of a nested text tower (`text_config`, `llm_config`) go before those around it.
+ */
 export class Config {
   readonly raw: RawConfig;
 
   constructor(raw: RawConfig) {
-    this.raw = raw;
+    this.raw = textTower(raw);
   }
 
   get modelType(): string {
@@ -44,7 +47,8 @@ export class Config {
 
   int(keys: string | readonly string[], fallback?: number): number {
     const value = this.value(keys) ?? fallback;
-    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw this.#wrong(keys, 'an integer, 0 or more', value);
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0)
+      throw this.#wrong(keys, 'an integer, 0 or more', value);
     return value;
   }
 
@@ -56,11 +60,19 @@ export class Config {
   }
 
   number(keys: string | readonly string[], fallback?: number): number {
-    const value = this.value(keys) ?? fallback;
-    // 5.x writes infinities as { "__float__": "Infinity" }
-    if (typeof value === 'object' && value !== null && '__float__' in value) return Number((value as { __float__: string }).__float__);
-    if (typeof value !== 'number' || Number.isNaN(value)) throw this.#wrong(keys, 'a number', value);
+    const value = toNumber(this.value(keys) ?? fallback);
+    if (value === undefined) throw this.#wrong(keys, 'a number', this.value(keys));
     return value;
+  }
+
+  /** Two numbers, smallest first. */
+  range(keys: string | readonly string[]): [min: number, max: number] | undefined {
+    const values = this.list(keys);
+    if (values === undefined) return undefined;
+    const [min, max] = values.map(toNumber);
+    if (values.length !== 2 || min === undefined || max === undefined || min > max)
+      throw this.#wrong(keys, 'two numbers, the smaller first', values);
+    return [min, max];
   }
 
   bool(keys: string | readonly string[], fallback: boolean): boolean {
@@ -82,10 +94,11 @@ export class Config {
   }
 
   /** A list of one name or number a layer. */
-  perLayer<T extends string | number>(keys: string | readonly string[], layers: number): readonly T[] | undefined {
+  perLayer(keys: string | readonly string[], layers: number): readonly (string | number)[] | undefined {
     const values = this.list(keys);
-    if (values && values.length < layers) throw this.#wrong(keys, `${layers} entries`, values.length);
-    return values as readonly T[] | undefined;
+    const fits = values?.every((value) => typeof value === 'string' || typeof value === 'number') ?? true;
+    if (values && (values.length < layers || !fits)) throw this.#wrong(keys, `${layers} names or numbers`, values);
+    return values?.slice(0, layers) as readonly (string | number)[] | undefined;
   }
 
   /** Rotary settings in either spelling: `rope_parameters`, or `rope_theta` + `rope_scaling`. */
@@ -96,11 +109,12 @@ export class Config {
     if (type !== 'default' && type !== 'linear' && type !== 'llama3' && type !== 'yarn')
       throw mismatch('UNSUPPORTED_FORMAT', 'config: rope_type', 'default, linear, llama3 or yarn', type);
     const partial = scaling.number(['partial_rotary_factor', 'rotary_pct'], defaults.partial ?? 1);
-    const optional = (key: string): number | undefined => (scaling.value(key) === undefined ? undefined : scaling.number(key));
+    const optional = (key: string): number | undefined =>
+      scaling.value(key) === undefined ? undefined : scaling.number(key);
     return {
       type,
       theta: scaling.number('rope_theta', defaults.theta ?? 10000),
-      dim: Math.floor(headDim * partial),
+      dim: scaling.size('rotary_dim', Math.max(Math.floor(headDim * partial), 1)),
       interleaved: this.bool('rope_interleaved', false),
       factor: scaling.number('factor', 1),
       originalPositions: scaling.number('original_max_position_embeddings', this.int('max_position_embeddings', 2048)),
@@ -119,4 +133,15 @@ export class Config {
     const name = typeof keys === 'string' ? keys : keys.join(' or ');
     return mismatch('INVALID_FILE', `config: ${name}`, expected, got === undefined ? 'nothing' : got);
   }
+}
+
+function textTower(raw: RawConfig): RawConfig {
+  const tower = raw.text_config ?? raw.llm_config;
+  return typeof tower === 'object' && tower !== null ? { ...raw, ...(tower as RawConfig) } : raw;
+}
+
+/** 5.x writes infinities as `{ "__float__": "Infinity" }`. */
+function toNumber(value: unknown): number | undefined {
+  const number = typeof value === 'object' && value !== null && '__float__' in value ? Number(value.__float__) : value;
+  return typeof number === 'number' && !Number.isNaN(number) ? number : undefined;
 }

@@ -19,6 +19,7 @@ export interface Checkpoint {
   readonly transformed: boolean;
 }
 
+const count = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1);
 const squeeze = (shape: readonly number[]): string => shape.filter((n) => n !== 1).join();
 
 /** A range of rows of a named tensor, for weights put together from pieces. */
@@ -53,7 +54,7 @@ export class Weights {
     return this.#checkpoint.find(this.#prefix + name) !== undefined;
   }
 
-  /** The first of the names that the checkpoint has; the first of all when it has none. */
+  /** The first of the names that the checkpoint has; the first of all where it has none. */
   either(...names: [string, ...string[]]): string {
     return names.find((name) => this.has(name)) ?? names[0];
   }
@@ -70,9 +71,18 @@ export class Weights {
   }
 
   /** Small weights as f32: norms, biases, convolutions, decays. */
-  vector(name: string, shape: readonly number[], options: { negExp?: boolean } = {}): Tensor {
+  vector(
+    name: string,
+    shape: readonly number[],
+    options: {
+      /** Load `-exp(x)`. */ negExp?: boolean /** Accept other axes of as many elements. */;
+      anyShape?: boolean;
+    } = {},
+  ): Tensor {
     const transform: WeightTransform = options.negExp && !this.#checkpoint.transformed ? 'neg_exp' : 'none';
-    return this.graph.weight({ name: this.#prefix + name, form: 'f32', shape, parts: [this.#part({ name, shape })], transform });
+    const stored = options.anyShape ? this.#checkpoint.find(this.#prefix + name) : undefined;
+    const part = this.#part({ name, shape: stored && count(stored.shape) === count(shape) ? stored.shape : shape });
+    return this.graph.weight({ name: this.#prefix + name, form: 'f32', shape, parts: [part], transform });
   }
 
   /** A vector that not every checkpoint of the architecture has. */
@@ -83,7 +93,7 @@ export class Weights {
   /** Small weights side by side as one f32 vector: the biases of stacked projections. */
   concat(label: string, pieces: readonly Piece[]): Tensor {
     const parts = pieces.map((piece) => this.#part(piece));
-    const length = pieces.reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1), 0);
+    const length = pieces.reduce((sum, { shape }) => sum + count(shape), 0);
     return this.graph.weight({ name: this.#prefix + label, form: 'f32', shape: [length], parts, transform: 'none' });
   }
 

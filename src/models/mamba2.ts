@@ -1,0 +1,34 @@
+import { decoder, mamba2 as mixer2, norm } from '../nn/index.js';
+import type { Config } from '../weights/config.js';
+import { defineModel } from './define.js';
+import { readTied } from './read.js';
+
+function readMamba2Model(config: Config) {
+  const dim = config.size('hidden_size');
+  return {
+    vocab: config.size('vocab_size'),
+    dim,
+    layers: new Array<string>(config.size('num_hidden_layers')).fill('mamba2'),
+    // nothing in it depends on a position
+    maxPositions: config.size('max_position_embeddings', 0x7fffffff),
+    heads: config.size('num_heads', 128),
+    headDim: config.size('head_dim', 64),
+    groups: config.size('n_groups', 8),
+    states: config.size('state_size', 128),
+    kernel: config.size('conv_kernel', 4),
+    dtLimit: config.range('time_step_limit'),
+    eps: config.number('layer_norm_epsilon', 1e-5),
+    tied: readTied(config, false),
+  };
+}
+
+const names = { root: 'backbone', embedding: 'embeddings', norm: 'norm_f' };
+
+/** A residual stack of state space dual mixers. @see Dao & Gu 2024, arXiv:2405.21060 */
+export const mamba2 = defineModel('mamba2', readMamba2Model, (config, weights) =>
+  decoder(weights, config, names, (w) => {
+    const mixerNorm = norm(w, 'norm', config.dim, config.eps);
+    const mixer = mixer2(w.at('mixer'), config);
+    return (h) => mixer(mixerNorm(h), { to: h }); // [t, dim]
+  }),
+);

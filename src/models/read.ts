@@ -1,0 +1,152 @@
+// Parts of a config that several architectures share, in every spelling that checkpoints use.
+import { mismatch } from '../errors.js';
+import type { Activation } from '../ops/act-mul.js';
+import type { Config, RopeConfig } from '../weights/config.js';
+import type { ModelShape } from './define.js';
+
+export interface TransformerConfig extends ModelShape {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly ff: number;
+  readonly activation: Activation;
+  readonly eps: number;
+  readonly rope: RopeConfig;
+  readonly tied: boolean | undefined;
+}
+
+/** What an architecture's configs leave out when it has its usual value. */
+export interface TransformerDefaults {
+  readonly kvHeads?: number;
+  readonly headDim?: number;
+  readonly eps?: number;
+  readonly theta?: number;
+  readonly partialRotary?: number;
+  readonly tied?: boolean;
+  readonly maxPositions?: number;
+}
+
+/** The base set of keys: attention, MLP, norms, rotary embedding. */
+export function readTransformer(config: Config, defaults: TransformerDefaults = {}): TransformerConfig {
+  const dim = config.size('hidden_size');
+  const heads = config.size('num_attention_heads');
+  const headDim = config.size(['head_dim', 'attention_head_dim'], defaults.headDim ?? Math.floor(dim / heads));
+  const partial = defaults.partialRotary;
+  return {
+    vocab: config.size('vocab_size'),
+    dim,
+    layers: new Array<string>(config.size('num_hidden_layers')).fill('attention + mlp'),
+    maxPositions: config.size('max_position_embeddings', defaults.maxPositions ?? 2048),
+    heads,
+    kvHeads: config.size('num_key_value_heads', defaults.kvHeads ?? heads),
+    headDim,
+    ff: config.size('intermediate_size'),
+    activation: readActivation(config, 'hidden_act', 'silu'),
+    eps: config.number(['rms_norm_eps', 'layer_norm_epsilon'], defaults.eps ?? 1e-6),
+    rope: config.rope(headDim, {
+      ...(defaults.theta === undefined ? {} : { theta: defaults.theta }),
+      ...(partial === undefined ? {} : { partial }),
+    }),
+    tied: readTied(config, defaults.tied ?? false),
+  };
+}
+
+/** `tie_word_embeddings`; undefined, so decided by what the checkpoint has, where the key is absent and not usually true. */
+export function readTied(config: Config, usually: boolean): boolean | undefined {
+  if (config.value('tie_word_embeddings') === undefined && !usually) return undefined;
+  return config.bool('tie_word_embeddings', usually);
+}
+
+const activationNames: Readonly<Record<string, Activation>> = {
+  silu: 'silu',
+  swish: 'silu',
+  relu2: 'relu2',
+  gelu_pytorch_tanh: 'gelu',
+  gelu_new: 'gelu',
+};
+
+export function readActivation(config: Config, key: string, fallback: string): Activation {
+  const name = config.string(key, fallback);
+  const activation = activationNames[name];
+  if (!activation)
+    throw mismatch('UNSUPPORTED_FORMAT', `config: ${key}`, Object.keys(activationNames).join(', '), name);
+  return activation;
+}
+
+/** Window of each layer, 0 for none: by `layer_types` where the config has them, else `usual(i)`. */
+export function readWindows(config: Config, layers: number, window: number, usual: (i: number) => boolean): number[] {
+  const types = config.perLayer('layer_types', layers);
+  return Array.from({ length: layers }, (_, i) => {
+    const slides = types ? types[i] === 'sliding_attention' : usual(i);
+    return slides ? window : 0;
+  });
+}
+
+export type LayerKind = 'attention' | 'mamba' | 'mlp' | 'moe';
+
+const kindNames: Readonly<Record<string, LayerKind>> = {
+  attention: 'attention',
+  full_attention: 'attention',
+  hybrid: 'attention',
+  mamba: 'mamba',
+  mamba2: 'mamba',
+  linear_attention: 'mamba',
+  mlp: 'mlp',
+  moe: 'moe',
+  // of `hybrid_override_pattern`
+  '*': 'attention',
+  M: 'mamba',
+  '-': 'mlp',
+  E: 'moe',
+};
+
+/** Mixer of each layer from a list of names, a pattern string or indices; undefined where the config has none of them. */
+export function readKinds(config: Config): LayerKind[] | undefined {
+  const pattern = config.value('hybrid_override_pattern');
+  const listed =
+    typeof pattern === 'string' ? [...pattern] : config.list(['layers_block_type', 'layer_types', 'block_types']);
+  if (listed)
+    return listed.map((name) => {
+      const kind = kindNames[String(name)];
+      if (!kind)
+        throw mismatch('UNSUPPORTED_FORMAT', 'config: kind of a layer', Object.keys(kindNames).join(', '), name);
+      return kind;
+    });
+  const indices = config.list('attn_layer_indices');
+  if (!indices) return undefined;
+  const layers = config.size('num_hidden_layers');
+  return Array.from({ length: layers }, (_, i) => (indices.includes(i) ? 'attention' : 'mamba'));
+}
+
+export interface Mamba2Shape {
+  readonly heads: number;
+  readonly headDim: number;
+  readonly groups: number;
+  readonly states: number;
+  readonly kernel: number;
+  readonly dtLimit: readonly [min: number, max: number] | undefined;
+}
+
+/** Mamba-2 inside a hybrid, whose `head_dim` and `num_heads` are those of attention. */
+export function readMamba2(
+  config: Config,
+  dim: number,
+  usual: { heads: number; states: number; groups: number },
+): Mamba2Shape {
+  const heads = config.size(['mamba_num_heads', 'mamba_n_heads'], usual.heads);
+  const inner = Math.floor(config.number(['mamba_expand', 'expand'], 2) * dim);
+  const auto = config.value('mamba_d_head') === 'auto';
+  return {
+    heads,
+    headDim: auto ? inner / heads : config.size(['mamba_head_dim', 'mamba_d_head'], Math.floor(inner / heads)),
+    groups: config.size(['mamba_n_groups', 'n_groups'], usual.groups),
+    states: config.size(['mamba_d_state', 'ssm_state_size', 'state_size'], usual.states),
+    kernel: config.size(['mamba_d_conv', 'conv_kernel'], 4),
+    dtLimit: config.range(['time_step_limit', 'mamba_dt_limit']),
+  };
+}
+
+/** Rank of Mamba-1's Δ projection; `auto` is a sixteenth of the width. */
+export function readDtRank(config: Config, key: string, dim: number): number {
+  return config.value(key) === 'auto' ? Math.ceil(dim / 16) : config.size(key, Math.ceil(dim / 16));
+}

@@ -1,0 +1,57 @@
+import type { Tensor } from '../graph/tensor.js';
+import type { Weights } from '../weights/weights.js';
+import { embed, head, norm } from './layers.js';
+
+export interface DecoderConfig {
+  readonly vocab: number;
+  readonly dim: number;
+  readonly eps: number;
+  readonly tied: boolean | undefined;
+  readonly layers: readonly string[];
+}
+
+/** Names of the outer parts of a checkpoint; those of the Llama family where absent. */
+export interface DecoderNames {
+  readonly root?: string;
+  readonly embedding?: string;
+  readonly norm?: string;
+  /** Factor on the embedding. */
+  readonly embeddingScale?: number;
+  /** Factor on the logits. */
+  readonly logitsScale?: number;
+}
+
+/**
+ * The outside of a decoder-only model: embedding, `layer(i)` for each layer, norm, head. Names `hidden.0` (the embedding), `hidden.i + 1` (after
+ * layer i) and `final_norm` for `session.trace()`.
+ */
+export function decoder(
+  weights: Weights,
+  config: DecoderConfig,
+  names: DecoderNames,
+  layer: (weights: Weights, i: number) => (h: Tensor) => Tensor,
+): (ids: Tensor) => Tensor {
+  const { graph } = weights;
+  const { vocab, dim, eps, tied } = config;
+  const { root = 'model', embedding = 'embed_tokens' } = names;
+  const model = weights.at(root);
+  const embedded = embed(model, embedding, vocab, dim, names.embeddingScale);
+  const layers = config.layers.map((_, i) => layer(model.at('layers', i), i));
+  const finalNorm = norm(model, names.norm ?? 'norm', dim, eps);
+  const logits = head(weights, {
+    name: 'lm_head',
+    tiedTo: `${root}.${embedding}`,
+    tied,
+    vocab,
+    dim,
+    scale: names.logitsScale ?? 1,
+  });
+
+  return (ids) => {
+    let h = graph.label('hidden.0', embedded(ids)); // [t, dim]
+    layers.forEach((block, i) => {
+      h = graph.label(`hidden.${i + 1}`, block(h));
+    });
+    return logits(graph.label('final_norm', finalNorm(h))); // [rows, vocab]
+  };
+}
