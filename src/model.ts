@@ -4,7 +4,7 @@ import type { Completion, GenerateOptions, Prompt } from './generate/options.js'
 import type { Scheduler } from './generate/scheduler.js';
 import { append, restoreState, Sequence } from './generate/sequence.js';
 import type { Program } from './graph/compile.js';
-import type { ModelShape } from './models/define.js';
+import type { CheckpointInfo } from './model-plan.js';
 import type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer } from './text/index.js';
 
 /** Bytes taken, by what for. Activations, states and cache are planned at their largest; the system gives them as they are first touched. */
@@ -16,18 +16,12 @@ export interface MemoryPlan {
   readonly total: number;
 }
 
-export interface ModelInfo extends ModelShape {
-  readonly architecture: string;
-  /** Where it was loaded from. */
-  readonly path: string;
-  readonly format: 'gguf' | 'safetensors';
-  readonly parameters: number;
-  /** Stored types of the tensors and how many tensors have each. */
-  readonly dtypes: Readonly<Record<string, number>>;
+export interface ModelInfo extends CheckpointInfo {
   readonly device: 'cpu';
   /** Kernel level in use. */
   readonly isa: string;
   readonly activations: 'fast' | 'exact';
+  /** Most tokens of a sequence. */
   readonly context: number;
   readonly memory: MemoryPlan;
 }

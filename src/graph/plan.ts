@@ -43,20 +43,20 @@ export function planArena(graph: Graph, nodes: readonly Node[], outputs: readonl
   const offsets = new Array<number>(graph.scratchCount).fill(0);
   const order = sizes.map((_, index) => index).filter((index) => (sizes[index] as number) > 0);
   order.sort((a, b) => (sizes[b] as number) - (sizes[a] as number) || a - b);
-  const placed: number[] = [];
+  const placed: number[] = []; // by offset
   let bytes = 0;
   for (const index of order) {
     const size = sizes[index] as number;
-    const busy = placed
-      .filter((other) => (first[other] as number) <= (last[index] as number) && (first[index] as number) <= (last[other] as number))
-      .sort((a, b) => (offsets[a] as number) - (offsets[b] as number));
     let offset = 0;
-    for (const other of busy) {
+    for (const other of placed) {
+      const overlaps = (first[other] as number) <= (last[index] as number) && (first[index] as number) <= (last[other] as number);
+      if (!overlaps) continue;
       if ((offsets[other] as number) - offset >= size) break;
       offset = Math.max(offset, (offsets[other] as number) + (sizes[other] as number));
     }
     offsets[index] = offset;
-    placed.push(index);
+    const after = placed.findIndex((other) => (offsets[other] as number) > offset);
+    placed.splice(after < 0 ? placed.length : after, 0, index);
     bytes = Math.max(bytes, offset + size);
   }
   return { offsets, sizes, bytes };

@@ -1,0 +1,49 @@
+import type { SamplingOptions } from '../generate/sampling.js';
+import { type LoadOptions, load } from '../load.js';
+import type { Model } from '../model.js';
+import { progressBar } from './progress.js';
+
+export interface ModelFlags {
+  model?: string;
+  maxTokens?: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+  context?: number;
+  threads?: number;
+  activations?: 'fast' | 'exact';
+}
+
+/** The entries of `from` that are there, under the same names. */
+export function pick<T extends object, K extends keyof T>(from: T, ...keys: K[]): { [P in K]?: Exclude<T[P], undefined> } {
+  return Object.fromEntries(keys.flatMap((key) => (from[key] === undefined ? [] : [[key, from[key]]]))) as { [P in K]?: Exclude<T[P], undefined> };
+}
+
+export const samplingOf = (flags: ModelFlags): SamplingOptions & { maxTokens?: number } =>
+  pick(flags, 'maxTokens', 'temperature', 'topK', 'topP', 'minP', 'repetitionPenalty', 'seed');
+
+/** Loads with a progress bar on a terminal. */
+export async function loadWithProgress(flags: ModelFlags, signal: AbortSignal): Promise<Model> {
+  const bar = progressBar('loading');
+  const options: LoadOptions = {
+    ...pick(flags, 'context', 'threads', 'activations'),
+    signal,
+    onProgress: ({ doneBytes, totalBytes }) => bar.update(doneBytes, totalBytes),
+  };
+  try {
+    return await load(flags.model, options);
+  } finally {
+    bar.stop();
+  }
+}
+
+/** A signal that Ctrl-C aborts; a second Ctrl-C ends the process. */
+export function interruptSignal(): { signal: AbortSignal; release: () => void } {
+  const controller = new AbortController();
+  const stop = (): void => controller.abort();
+  process.once('SIGINT', stop);
+  return { signal: controller.signal, release: () => process.removeListener('SIGINT', stop) };
+}

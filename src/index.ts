@@ -1,0 +1,12 @@
+export { CrosscurrentError, type ErrorCode, type ErrorDetails, errorCodes } from './errors.js';
+export type { Generation } from './generate/generation.js';
+export type { Completion, FinishReason, GenerateOptions, GenerationStats, Piece, Prompt } from './generate/options.js';
+export type { SamplingOptions } from './generate/sampling.js';
+export type { Sequence } from './generate/sequence.js';
+export { type Inspection, inspect } from './inspect.js';
+export { type LoadOptions, load } from './load.js';
+export type { MemoryPlan, Model, ModelInfo } from './model.js';
+export type { PlanOptions } from './model-plan.js';
+export { type Device, devices } from './native/index.js';
+export type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer, TokenStream } from './text/index.js';
+export { version } from './version.js';

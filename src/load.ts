@@ -1,0 +1,99 @@
+import { CrosscurrentError, mismatch } from './errors.js';
+import { Scheduler } from './generate/scheduler.js';
+import { Model } from './model.js';
+import { checkPositive, chunkTokens, decodeWindow, type PlanOptions, pageTokens, planModel } from './model-plan.js';
+import { devices, loadWeights, openSession, parseProgram } from './native/index.js';
+import { openTokenizer, type Tokenizer } from './text/index.js';
+import { openModelFiles } from './weights/open.js';
+
+export interface LoadOptions extends PlanOptions {
+  /** `auto` (the default) takes the best device there is. */
+  device?: 'auto' | 'cpu';
+  /** `fast` (the default) rounds the activations of matrix products to int8 per 32 values; `exact` keeps them in f32. */
+  activations?: 'fast' | 'exact';
+  /** Threads of a step; the physical cores of the process when absent. */
+  threads?: number;
+  signal?: AbortSignal;
+  /** Told while weights are read and packed. */
+  onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
+}
+
+/**
+ * Loads a model: a `.gguf` file, or a folder with `config.json` and safetensors. Without a path, the small model of the package
+ * `crosscurrent-tiny`.
+ *
+ * @throws CrosscurrentError IO, INVALID_FILE, UNSUPPORTED_FORMAT, UNSUPPORTED_ARCHITECTURE, MISSING_TENSORS, MISSING_KERNEL, OUT_OF_MEMORY, FILE_CHANGED,
+ *   INVALID_ARGUMENT, NATIVE_NOT_FOUND; the reason of `signal`.
+ */
+export async function load(path?: string, options: LoadOptions = {}): Promise<Model> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  checkOptions(options);
+  const withSignal = signal ? { signal } : {};
+  // closed in turn, last first, on dispose or when loading fails
+  const opened: { close(): Promise<void> | void }[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (const item of opened.toReversed()) await item.close();
+  };
+  let tokenizing: Promise<Tokenizer | undefined> | undefined;
+  try {
+    const files = await openModelFiles(path ?? (await defaultModelPath()), withSignal);
+    opened.push(files);
+    const plan = await planModel(files, options);
+    const program = parseProgram(plan.program.words);
+    opened.push(program);
+    tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
+    tokenizing.catch(() => {});
+    const weights = await loadWeights(files.file, program, plan.program.weights, {
+      ...withSignal,
+      ...(options.onProgress ? { onProgress: options.onProgress } : {}),
+    });
+    opened.push(weights);
+    const session = await openSession(program, weights, {
+      slots: plan.slots,
+      pages: plan.pages,
+      pageTokens,
+      window: decodeWindow,
+      threads: options.threads ?? 0,
+      exact: options.activations === 'exact',
+    });
+    opened.push(session);
+    const tokenizer = await tokenizing;
+    signal?.throwIfAborted();
+    files.close();
+    const { context, slots, pages } = plan;
+    const limits = { ...plan.program.bounds, slots, pages, pageTokens, context, chunk: chunkTokens };
+    const { arena: activationBytes, states, kv: cache } = session.bytes;
+    const memory = { weights: weights.bytes, activations: activationBytes, states, cache, total: weights.bytes + activationBytes + states + cache };
+    return new Model({
+      info: { ...plan.info, device: 'cpu', isa: devices()[0]?.isa ?? 'unknown', activations: options.activations ?? 'fast', context, memory },
+      program: plan.program,
+      scheduler: new Scheduler(session, limits),
+      tokenizer,
+      close: closeAll,
+    });
+  } catch (error) {
+    await (await tokenizing?.catch(() => undefined))?.dispose();
+    await closeAll();
+    throw error;
+  }
+}
+
+function checkOptions({ device, threads, activations }: LoadOptions): void {
+  checkPositive('threads', threads);
+  if (device !== undefined && device !== 'auto' && device !== 'cpu') throw mismatch('DEVICE_UNAVAILABLE', 'device', 'auto or cpu', device);
+  if (activations !== undefined && activations !== 'fast' && activations !== 'exact')
+    throw mismatch('INVALID_ARGUMENT', 'activations', 'fast or exact', activations);
+}
+
+/** The file of the package `crosscurrent-tiny`: installed, or beside this package in a clone. */
+export async function defaultModelPath(): Promise<string> {
+  for (const name of ['crosscurrent-tiny', '../models/tiny/index.js']) {
+    try {
+      return ((await import(name)) as { path: string }).path;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error;
+    }
+  }
+  throw new CrosscurrentError('IO', 'model: no path given, and the package crosscurrent-tiny is not installed (npm install crosscurrent-tiny)');
+}

@@ -1,0 +1,84 @@
+import { mismatch } from './errors.js';
+import { type Bounds, compile, type Program } from './graph/compile.js';
+import type { ModelDefinition, ModelShape } from './models/define.js';
+import { findModel } from './models/index.js';
+import { sample } from './ops/index.js';
+import type { ModelFiles } from './weights/open.js';
+
+export const pageTokens = 32;
+export const chunkTokens = 256;
+export const decodeWindow = 64;
+const defaultContext = 4096;
+const defaultSequences = 16;
+/** Most f32 logits of one step: 32 rows of a vocabulary of 128 Ki. */
+const logitElements = 1 << 22;
+
+/** Sizes that decide how much memory a model takes. */
+export interface PlanOptions {
+  /** Most tokens of a sequence; the model's own limit, but no more than 4096, when absent. */
+  context?: number;
+  /** Sequences that can hold state at once; more wait. Default: 16. */
+  sequences?: number;
+  /** Tokens of all sequences together that the attention cache holds. Default: four times the context. */
+  cacheTokens?: number;
+  /** Architectures of your own (`defineModel`), looked up before the built-in ones. */
+  models?: readonly ModelDefinition[];
+}
+
+/** Facts of a checkpoint and its architecture. */
+export interface CheckpointInfo extends ModelShape {
+  readonly architecture: string;
+  /** Where it was loaded from. */
+  readonly path: string;
+  readonly format: 'gguf' | 'safetensors';
+  readonly parameters: number;
+  /** Stored types of the tensors and how many tensors have each. */
+  readonly dtypes: Readonly<Record<string, number>>;
+}
+
+export interface ModelPlan {
+  readonly info: CheckpointInfo;
+  readonly program: Program;
+  readonly context: number;
+  readonly slots: number;
+  readonly pages: number;
+}
+
+/** Assembles and compiles the model of opened files. Gives way to the event loop between its parts. */
+export async function planModel(files: ModelFiles, options: PlanOptions): Promise<ModelPlan> {
+  for (const name of ['context', 'sequences', 'cacheTokens'] as const) checkPositive(name, options[name]);
+  const definition = findModel(files.config.modelType, options.models ?? []);
+  const { graph, logits, shape } = definition.build(files.config.raw, files.checkpoint);
+  const { ids } = sample({ logits });
+  await turn();
+
+  const context = options.context ?? Math.min(shape.maxPositions, defaultContext);
+  const slots = options.sequences ?? defaultSequences;
+  const cacheTokens = Math.max(options.cacheTokens ?? 4 * context, context);
+  const hasCache = graph.states.some(({ kind }) => kind === 'kv');
+  // a partly filled last page of each sequence does not take from the others
+  const pages = hasCache ? Math.ceil(cacheTokens / pageTokens) + slots : 0;
+  const rows = Math.max(Math.min(32, Math.floor(logitElements / shape.vocab)), 1);
+  const bounds: Bounds = { t: chunkTokens, seqs: Math.min(slots, chunkTokens), rows };
+  const program = compile(graph, { logits, ids }, { bounds });
+  await turn();
+  return { info: { ...shape, ...describe(files) }, program, context, slots, pages };
+}
+
+/** Lets the event loop run what has waited. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+export function checkPositive(name: string, value: number | undefined): void {
+  if (value !== undefined && (!Number.isInteger(value) || value < 1))
+    throw mismatch('INVALID_ARGUMENT', name, 'a positive integer', String(value));
+}
+
+function describe(files: ModelFiles): Omit<CheckpointInfo, keyof ModelShape> {
+  const dtypes: Record<string, number> = {};
+  let parameters = 0;
+  for (const { dtype, shape } of files.tensors) {
+    dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+    parameters += shape.reduce((product, n) => product * n, 1);
+  }
+  return { architecture: files.config.modelType, path: files.path, format: files.format, parameters, dtypes };
+}
