@@ -1,0 +1,104 @@
+// What the recurrences need beyond vector.h. A lane's result depends on its own value alone.
+#pragma once
+
+#include "vector.h"
+
+namespace crosscurrent::cpu {
+namespace {
+
+inline F32x8 load_up_to(const float* from, int count) {
+  return count == kLanes ? load8(from) : load_part(from, count, 0);
+}
+inline void store_up_to(float* to, F32x8 value, int count) {
+  if (count == kLanes)
+    store8(to, value);
+  else
+    store_part(to, value, count);
+}
+
+// A NaN in x stays.
+inline F32x8 at_most(F32x8 x, float limit) {
+#if defined(__AVX2__)
+  return _mm256_min_ps(splat(limit), x);
+#else
+  return select(x > splat(limit), splat(limit), x);
+#endif
+}
+inline F32x8 at_least(F32x8 x, float limit) { return max8(splat(limit), x); }
+
+// e^x within 2 ulp in half the instructions of exp8: a scan does little else. Saturates at 3.4e38; below
+// -86.5 (2.7e-38) it is 0, so that decays do not end in denormals.
+inline F32x8 quick_exp8(F32x8 x) {
+  const F32x8 shifter = splat(12582912.0f);  // 1.5 * 2^23: rounds to integer
+  const F32x8 bounded = at_most(x, 88.72f);
+  const F32x8 shifted = fma8(bounded, splat(1.44269504f), shifter);
+  const F32x8 n = shifted - shifter;
+  F32x8 r = fma8(n, splat(-0.693359375f), bounded);
+  r = fma8(n, splat(2.12194440e-4f), r);
+  // least relative error on |r| <= ln(2) / 2 with the first coefficient 1: 9.2e-8
+  F32x8 p = splat(0x1.0fa7d8p-7f);
+  p = fma8(p, r, splat(0x1.573ad0p-5f));
+  p = fma8(p, r, splat(0x1.555a6ep-3f));
+  p = fma8(p, r, splat(0x1.fffdc4p-2f));
+  p = fma8(p, r, splat(0x1.fffff6p-1f));
+  p = fma8(p, r, splat(1.0f));
+  const I32x8 vanishes = (I32x8)(x < splat(-86.5f));
+  return from_bits(~vanishes & (bits_of(p) + (bits_of(shifted) << 23)));  // the low bits of `shifted` hold n
+}
+
+// ln(1 + e^x) = max(x, 0) + ln(1 + u), u = e^-|x|, and ln(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3: good
+// to the far tail, where it is u.
+inline F32x8 softplus8(F32x8 x) {
+  const F32x8 u = quick_exp8(from_bits(bits_of(x) | INT32_MIN));
+  const F32x8 s = u / (u + 2.0f);
+  const F32x8 square = s * s;
+  F32x8 p = splat(0.14095779f);
+  p = fma8(p, square, splat(0.13978831f));
+  p = fma8(p, square, splat(0.20012558f));
+  p = fma8(p, square, splat(0.33333156f));
+  p = fma8(p, square, splat(1.0f));
+  return fma8(s + s, p, at_least(x, 0.0f));
+}
+
+// rows[i] lane j <-> rows[j] lane i
+inline void transpose8(F32x8 (&rows)[8]) {
+#if defined(__AVX2__)
+  __m256 pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int half = 0; half < 2; ++half) {
+      quads[i + 2 * half] = _mm256_shuffle_ps(pairs[i + half], pairs[i + 2 + half], 0x44);
+      quads[i + 2 * half + 1] = _mm256_shuffle_ps(pairs[i + half], pairs[i + 2 + half], 0xee);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+    rows[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+  }
+#else
+  float lanes[8][8];
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < 8; ++j) lanes[j][i] = rows[i][j];
+  for (int i = 0; i < 8; ++i) rows[i] = load8(lanes[i]);
+#endif
+}
+
+// to[i] = the sum of the lanes of row i, as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)).
+inline void sum4(const F32x8 (&rows)[4], float* to) {
+#if defined(__AVX2__)
+  const __m256 pairs = _mm256_hadd_ps(rows[0], rows[1]), more = _mm256_hadd_ps(rows[2], rows[3]);
+  const __m256 halves = _mm256_hadd_ps(pairs, more);
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
+#else
+  for (int i = 0; i < 4; ++i) {
+    const F32x8 v = rows[i];
+    to[i] = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+  }
+#endif
+}
+
+}  // namespace
+}  // namespace crosscurrent::cpu
