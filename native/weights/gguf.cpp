@@ -5,8 +5,8 @@
 #include <unordered_set>
 
 #include "../error.h"
-#include "checked.h"
 #include "gguf_types.h"
+#include "sizes.h"
 #include "text.h"
 
 namespace crosscurrent {
@@ -16,8 +16,8 @@ namespace {
 constexpr uint64_t kMaxHeaderBytes = uint64_t{256} << 20;  // ten times the largest vocabularies
 constexpr int kMaxArrayDepth = 4;
 constexpr uint32_t kMaxRank = 4;
-constexpr uint64_t kMaxCount =
-    1'000'000;  // of keys or tensors: an entry in memory is larger than one in the file
+// Of keys or tensors: an entry takes more memory than its bytes in the file.
+constexpr uint64_t kMaxCount = 1'000'000;
 constexpr uint64_t kMinValueBytes = 8 + 4 + 1;           // key length, type, smallest value
 constexpr uint64_t kMinTensorBytes = 8 + 4 + 8 + 4 + 8;  // name length, rank, one dim, type, offset
 

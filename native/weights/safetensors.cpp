@@ -4,8 +4,8 @@
 #include <tuple>
 
 #include "../error.h"
-#include "checked.h"
 #include "json.h"
+#include "sizes.h"
 #include "text.h"
 
 namespace crosscurrent {
@@ -180,6 +180,7 @@ std::vector<std::pair<std::string, std::string>> parse_safetensors_index(std::st
   });
   json.end();
   if (!has_map) throw Error(Code::invalid_file, path, "'weight_map'", "none");
+  if (map.empty()) throw Error(Code::invalid_file, path + ": weight_map", "tensors", "an empty object");
   return map;
 }
 

@@ -1,16 +1,18 @@
 // GGUF and safetensors containers: good files, broken files, files that change under us.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <thread>
 
 #include "harness.h"
-#include "native/weights/dequantize.h"
-#include "native/weights/file_image.h"
 #include "native/weights/json.h"
 #include "native/weights/safetensors.h"
 #include "native/weights/tensor_file.h"
 #include "native/weights/text.h"
+#include "weights_reading.h"
 #include "weights_samples.h"
 
 namespace crosscurrent::test {
@@ -34,23 +36,6 @@ void expect_refused(const std::string& file, Code code, const std::vector<std::s
     return;
   }
   fail("nothing was thrown");
-}
-
-// Reads every byte of every tensor both ways, and every value.
-void read_all(const TensorStore& store, bool is_finite = true) {
-  (void)store.metadata_json();
-  for (const TensorEntry& entry : store.tensors()) {
-    std::vector<std::byte> copy(entry.bytes);
-    store.read(entry, 0, copy);
-    const auto mapped = store.map(entry);
-    expect(mapped.size() == copy.size() && std::equal(copy.begin(), copy.end(), mapped.begin()),
-           entry.name + ": read = map");
-    if (!is_weight_dtype(entry.dtype)) continue;
-    std::vector<float> values(static_cast<size_t>(entry.elements()));
-    dequantize_row(entry.dtype, mapped, values);
-    const auto finite = [](float v) { return v - v == 0; };
-    expect(!is_finite || std::all_of(values.begin(), values.end(), finite), entry.name + ": finite");
-  }
 }
 
 // A file that is removed at the end.
@@ -224,6 +209,48 @@ const Test released("store: a released tensor is loaded anew", [] {
   }
 });
 
+const Test cut_while_read("store: a file cut while threads read it ends in FILE_CHANGED", [] {
+  const std::string header = R"({"a":{"dtype":"U8","shape":[1000000],"data_offsets":[0,1000000]}})";
+  const std::string content = safetensors_file(header, 1'000'000);
+  for (int round = 0; round < 5; ++round) {
+    const TemporaryFile file(".safetensors", content);
+    const auto store = TensorStore::open(file.path());
+    std::atomic<int> refused = 0;
+    const auto reader = [&](bool by_map) {
+      std::vector<std::byte> chunk(50'000);
+      try {
+        while (true) {
+          for (uint64_t at = 0; at < 1'000'000; at += chunk.size()) store->read(store->at("a"), at, chunk);
+          if (by_map) store->release(store->at("a")), (void)store->map(store->at("a"));
+        }
+      } catch (const Error& error) {
+        if (error.code() == Code::file_changed) ++refused;
+      }
+    };
+    std::thread first(reader, false), second(reader, true);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    fs::resize_file(file.path(), 4096);
+    first.join();
+    second.join();
+    expect_equal(refused.load(), 2, "readers that saw it");
+  }
+});
+
+const Test threads("store: threads share it", [] {
+  const TemporaryFile file(".gguf", sample_gguf());
+  const auto store = TensorStore::open(file.path());
+  std::vector<std::thread> readers;
+  std::atomic<int> finished = 0;
+  for (int i = 0; i < 4; ++i) {
+    readers.emplace_back([&] {
+      for (int round = 0; round < 20; ++round) read_all(*store);
+      ++finished;
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  expect_equal(finished.load(), 4, "threads");
+});
+
 const Test kinds("open: what is no weight file", [] {
   expect_error(Code::io, [] { TensorStore::open("/no/such/file.gguf"); });
   expect_error(Code::io, [] { TensorStore::open(""); });
@@ -291,102 +318,12 @@ const Test index_test("index: shards stay in the folder", [] {
     expect_error(Code::invalid_file, [&] { parse_safetensors_index(text, "index"); });
   }
   expect_error(Code::invalid_file, [] { parse_safetensors_index("{}", "index"); });
+  expect_error(Code::invalid_file, [] { parse_safetensors_index(R"({"weight_map":{}})", "index"); });
 });
 
 const Test names("text: names in messages are printable", [] {
   expect_equal(printable("a\n\xff\u00e9"), "a\\x0a\\xff\u00e9", "escapes");
   expect(printable(std::string(100'000, 'x')).size() < 200, "cut");
-});
-
-// ---- fixtures
-
-struct BadFile {
-  std::string file;
-  std::vector<std::string> names;
-};
-
-std::vector<BadFile> bad_files() {
-  const std::string path = (shared_folder() / "quant/bad/bad.json").string();
-  const std::string text = read_text_file(path, 1 << 20);
-  JsonReader json(text, path);
-  std::vector<BadFile> files;
-  json.array([&] {
-    BadFile& bad = files.emplace_back();
-    json.object([&](const std::string& key) {
-      if (key == "file") {
-        bad.file = json.string();
-      } else if (key == "error_should_name") {
-        json.array([&] { bad.names.push_back(json.string()); });
-      } else {
-        json.skip();
-      }
-    });
-  });
-  return files;
-}
-
-bool skip_without_fixtures(const char* what) {
-  if (fs::exists(shared_folder() / "quant")) return false;
-  std::printf("skipped: %s (no ../shared beside the repository)\n", what);
-  return true;
-}
-
-const Test broken("fixtures: every broken container is refused, naming what is wrong", [] {
-  if (skip_without_fixtures("broken files")) return;
-  int containers = 0;
-  for (const BadFile& bad : bad_files()) {
-    const std::string name = bad.file.substr(4);  // after "bad/"
-    const bool is_container = name.starts_with("st-") || name.starts_with("gguf-") ||
-                              name.starts_with("shard-") || name.starts_with("index-");
-    const std::string path = (shared_folder() / "quant" / bad.file).string();
-    if (!is_container || name == "gguf-missing-key.gguf") {  // wrong for a model, sound as containers
-      read_all(*TensorStore::open(path), false);
-      continue;
-    }
-    ++containers;
-    try {
-      TensorStore::open(path);
-      fail(name + " was accepted");
-    } catch (const Error& error) {
-      const std::string message = error.what();
-      for (const std::string& word : bad.names)
-        expect(message.find(word) != message.npos, name + ": '" + word + "' in: " + message);
-      const bool is_unsupported = name.find("version") != name.npos || name.find("endian") != name.npos ||
-                                  name.find("type-id") != name.npos || name.find("dtype") != name.npos;
-      const Code expected = is_unsupported            ? Code::unsupported_format
-                            : name == "shard-missing" ? Code::io
-                                                      : Code::invalid_file;
-      expect_equal(code_name(error.code()), code_name(expected), name + ": " + message);
-    }
-  }
-  expect_equal(containers, 31, "broken containers");
-});
-
-const Test good("fixtures: every good file is read whole", [] {
-  if (skip_without_fixtures("good files")) return;
-  int opened = 0, unsupported = 0;
-  const auto open = [&](const fs::path& path) {
-    try {
-      read_all(*TensorStore::open(path.string()));
-      ++opened;
-    } catch (const Error& error) {
-      if (error.code() != Code::unsupported_format) fail(error.what());
-      ++unsupported;
-    }
-  };
-  for (const char* root : {"quant", "parity"}) {
-    for (const auto& entry : fs::directory_iterator(shared_folder() / root)) {
-      if (!entry.is_directory() || entry.path().filename() == "bad") continue;
-      open(fs::exists(entry.path() / "model.gguf") ? entry.path() / "model.gguf" : entry.path());
-      open(entry.path() / "golden.safetensors");
-    }
-  }
-  for (const char* name :
-       {"models/crosscurrent-tiny.Q4_1.gguf", "models/tiny", "models/golden/tiny.golden.safetensors"}) {
-    open(shared_folder() / name);
-  }
-  std::printf("fixtures: %d opened, %d of unsupported dtypes\n", opened, unsupported);
-  expect_equal(unsupported, 10, "3 GGUF types, FP8 and MLX");
 });
 
 }  // namespace
