@@ -80,7 +80,11 @@ export function pieceBytes(decoder: Component | null, probe: (id: number) => str
 }
 
 /** Packs the table; `tokens[id]` is undefined where the vocabulary has a hole. */
-export function packBytes(tokens: readonly (string | undefined)[], special: ReadonlySet<number>, pieces: PieceBytes): ByteTable {
+export function packBytes(
+  tokens: readonly (string | undefined)[],
+  special: ReadonlySet<number>,
+  pieces: PieceBytes,
+): ByteTable {
   const offsets = new Uint32Array(tokens.length + 1);
   const flags = new Uint8Array(tokens.length);
   let bytes = new Uint8Array(tokens.length * 8);

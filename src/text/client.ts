@@ -59,7 +59,10 @@ export class TextWorker {
     await this.worker.terminate();
   }
 
-  async ask<K extends Request['kind']>(request: Extract<Request, { kind: K }>, signal?: AbortSignal): Promise<Replies[K]> {
+  async ask<K extends Request['kind']>(
+    request: Extract<Request, { kind: K }>,
+    signal?: AbortSignal,
+  ): Promise<Replies[K]> {
     signal?.throwIfAborted();
     if (this.failure) throw this.failure;
     const id = this.nextId++;
@@ -79,7 +82,9 @@ export class TextWorker {
     } catch (error) {
       this.forget(id);
       if (error instanceof DOMException && error.name === 'DataCloneError') {
-        throw new CrosscurrentError('INVALID_ARGUMENT', `messages: expected plain data, got ${error.message}`, { cause: error });
+        throw new CrosscurrentError('INVALID_ARGUMENT', `messages: expected plain data, got ${error.message}`, {
+          cause: error,
+        });
       }
       throw error;
     } finally {

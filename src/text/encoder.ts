@@ -1,11 +1,11 @@
 import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { CrosscurrentError } from '../errors.js';
-import { byteOfCharacter, type ByteTable, packBytes, pieceBytes } from './byte-table.js';
+import { type ByteTable, byteOfCharacter, packBytes, pieceBytes } from './byte-table.js';
 import type { TokenizerFiles } from './sources.js';
 import type { Component, TokenizerJson } from './tokenizer-json.js';
 
 /** Texts longer than this are encoded in parts, so that the worker can serve others and see an abort in between. */
-const partCharacters = 1 << 14;
+export const partCharacters = 1 << 14;
 
 /** Tokens that end a generation wherever they are special tokens of the vocabulary, whatever the config says. */
 const endOfTurn = [
@@ -64,7 +64,10 @@ export class Encoder {
       const id = idOf(text);
       if (id !== undefined) this.special[name] = { id, text };
     }
-    const ends = [...files.endTokens.map(idOf), ...endOfTurn.map(idOf).filter((id) => id !== undefined && hidden.has(id))];
+    const ends = [
+      ...files.endTokens.map(idOf),
+      ...endOfTurn.map(idOf).filter((id) => id !== undefined && hidden.has(id)),
+    ];
     this.endIds = [...new Set([...files.endIds, ...ends])].filter((id) => id !== undefined);
     release(this.library);
     release(this.plain);
@@ -83,7 +86,10 @@ export class Encoder {
   /** By the library, for decoders that do not simply join bytes. */
   decode(ids: readonly number[], skipSpecialTokens: boolean): string {
     if (ids.length === 0) return '';
-    return this.library.decode([...ids], { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false });
+    return this.library.decode([...ids], {
+      skip_special_tokens: skipSpecialTokens,
+      clean_up_tokenization_spaces: false,
+    });
   }
 
   /** What the post-processor puts before and after a text. */
@@ -135,7 +141,9 @@ function build(json: TokenizerJson): Library {
   } catch (cause) {
     const { message } = cause as Error;
     const isUnknown = /^Unknown \w+ type/.test(message);
-    throw new CrosscurrentError(isUnknown ? 'UNSUPPORTED_FORMAT' : 'INVALID_FILE', `tokenizer.json: ${message}`, { cause });
+    throw new CrosscurrentError(isUnknown ? 'UNSUPPORTED_FORMAT' : 'INVALID_FILE', `tokenizer.json: ${message}`, {
+      cause,
+    });
   }
 }
 

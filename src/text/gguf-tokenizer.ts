@@ -99,11 +99,19 @@ export function ggufTokenizerJson(get: GetMetadata): GgufTokenizer | undefined {
   const tokens = strings(get, 'tokenizer.ggml.tokens');
   const types = numbers(get, 'tokenizer.ggml.token_type', tokens.length);
   const special: Record<string, number> = {};
-  for (const [name, key] of Object.entries({ bos: 'bos', eos: 'eos', unk: 'unknown', pad: 'padding', sep: 'seperator' })) {
+  for (const [name, key] of Object.entries({
+    bos: 'bos',
+    eos: 'eos',
+    unk: 'unknown',
+    pad: 'padding',
+    sep: 'seperator',
+  })) {
     const id = tokenId(get, key, tokens.length);
     if (id !== undefined) special[name] = id;
   }
-  const endIds = ['eos', 'eot', 'eom'].map((name) => tokenId(get, name, tokens.length)).filter((id) => id !== undefined);
+  const endIds = ['eos', 'eot', 'eom']
+    .map((name) => tokenId(get, name, tokens.length))
+    .filter((id) => id !== undefined);
 
   const added: AddedToken[] = [];
   for (const [id, type] of (types ?? []).entries()) {
@@ -128,7 +136,12 @@ function byteLevel(get: GetMetadata, tokens: readonly string[]) {
   const pre = get('tokenizer.ggml.pre') ?? 'default';
   const patterns = typeof pre === 'string' && Object.hasOwn(patternsOf, pre) ? patternsOf[pre] : undefined;
   if (patterns === undefined) {
-    throw mismatch('UNSUPPORTED_FORMAT', 'tokenizer.ggml.pre', `one of ${Object.keys(patternsOf).join(', ')}`, String(pre));
+    throw mismatch(
+      'UNSUPPORTED_FORMAT',
+      'tokenizer.ggml.pre',
+      `one of ${Object.keys(patternsOf).join(', ')}`,
+      String(pre),
+    );
   }
   const merges = strings(get, 'tokenizer.ggml.merges').map((merge, i) => {
     const at = merge.indexOf(' ', 1);
@@ -151,9 +164,15 @@ function byteLevel(get: GetMetadata, tokens: readonly string[]) {
   return { json, addsBos: isLlama3 };
 }
 
-function sentencePiece(get: GetMetadata, tokens: readonly string[], types: number[] | undefined, unk: number | undefined) {
+function sentencePiece(
+  get: GetMetadata,
+  tokens: readonly string[],
+  types: number[] | undefined,
+  unk: number | undefined,
+) {
   const scores = numbers(get, 'tokenizer.ggml.scores', tokens.length);
-  if (scores === undefined) throw mismatch('INVALID_FILE', 'tokenizer.ggml.scores', `${tokens.length} numbers`, 'nothing');
+  if (scores === undefined)
+    throw mismatch('INVALID_FILE', 'tokenizer.ggml.scores', `${tokens.length} numbers`, 'nothing');
   const hasPrefix = flag(get, 'tokenizer.ggml.add_space_prefix', true);
   const space = { type: 'Replace', pattern: { String: ' ' }, content: '▁' };
   const json: Omit<TokenizerJson, 'added_tokens' | 'post_processor'> = {

@@ -71,11 +71,21 @@ function folderTemplates(path: string, config: Record<string, unknown>): Map<str
   const stored = config.chat_template ?? [];
   const named = typeof stored === 'string' ? [{ name: 'default', template: stored }] : stored;
   if (!Array.isArray(named)) {
-    throw mismatch('INVALID_FILE', join(path, 'tokenizer_config.json'), 'a chat_template or a list of named ones', stored);
+    throw mismatch(
+      'INVALID_FILE',
+      join(path, 'tokenizer_config.json'),
+      'a chat_template or a list of named ones',
+      stored,
+    );
   }
   for (const entry of named) {
     if (!isObject(entry) || typeof entry.name !== 'string' || typeof entry.template !== 'string') {
-      throw mismatch('INVALID_FILE', join(path, 'tokenizer_config.json'), 'chat templates with name and template', entry);
+      throw mismatch(
+        'INVALID_FILE',
+        join(path, 'tokenizer_config.json'),
+        'chat templates with name and template',
+        entry,
+      );
     }
     found.set(entry.name, entry.template);
   }

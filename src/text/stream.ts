@@ -11,19 +11,21 @@ export interface StreamOptions {
 /**
  * How many bytes at the end of `bytes` begin a character that more bytes can still complete (0 to 3).
  *
- * Node's own streaming decoder is not used: with ICU it reports a surrogate (ED A0 …) a byte late and as one U+FFFD too few.
+ * As in the reference (Python's incremental decoder), a surrogate (ED A0 …) is held until its third byte, although its second
+ * already makes it invalid. That and a whole decoder a stream is why Node's streaming TextDecoder is not used.
  */
 function unfinished(bytes: Uint8Array): number {
   for (let back = 1; back <= 3 && back <= bytes.length; back++) {
     const lead = bytes[bytes.length - back]!;
     if (lead >= 0x80 && lead < 0xc0) continue;
-    const length = lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    const length =
+      lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
     if (length <= back) return 0;
     if (back > 1) {
-      // Overlong forms, surrogates and values past U+10FFFF are invalid from their second byte on
+      // Overlong forms and values past U+10FFFF are invalid from their second byte on
       const second = bytes[bytes.length - back + 1]!;
       const least = lead === 0xe0 ? 0xa0 : lead === 0xf0 ? 0x90 : 0x80;
-      const most = lead === 0xed ? 0x9f : lead === 0xf4 ? 0x8f : 0xbf;
+      const most = lead === 0xf4 ? 0x8f : 0xbf;
       if (second < least || second > most) return 0;
     }
     return back;

@@ -1,4 +1,4 @@
-import { CrosscurrentError, mismatch } from '../errors.js';
+import { type CrosscurrentError, mismatch } from '../errors.js';
 
 /** A token that is found in the text itself, before any other rule. */
 export interface AddedToken {

@@ -188,7 +188,8 @@ export class Tokenizer implements AsyncDisposable {
     const worker = TextWorker.acquire();
     try {
       const opened = await worker.ask({ kind: 'open', source: this.source });
-      if (opened === undefined) throw new CrosscurrentError('FILE_CHANGED', `${this.source.path}: no longer has a tokenizer`);
+      if (opened === undefined)
+        throw new CrosscurrentError('FILE_CHANGED', `${this.source.path}: no longer has a tokenizer`);
       this.worker = worker;
       this.handle = opened.tokenizer;
       void failed.release();

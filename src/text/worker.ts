@@ -1,6 +1,6 @@
 import { parentPort } from 'node:worker_threads';
 import { CrosscurrentError } from '../errors.js';
-import { Encoder } from './encoder.js';
+import { Encoder, partCharacters } from './encoder.js';
 import { ChatRenderer } from './jinja/chat.js';
 import type { FromWorker, Opened, Request, ToWorker, WireError } from './protocol.js';
 import { readTokenizer, type TokenizerSource } from './sources.js';
@@ -68,7 +68,10 @@ function found(tokenizer: number): Open {
 
 function openTokenizer(id: number, source: TokenizerSource): void {
   const files = readTokenizer(source);
-  if (files === undefined) return reply({ id, value: undefined });
+  if (files === undefined) {
+    reply({ id, value: undefined });
+    return;
+  }
   const encoder = new Encoder(files);
   const chat = new ChatRenderer(files.chatTemplates, encoder.special);
   const tokenizer = nextTokenizer++;
@@ -96,7 +99,7 @@ async function encode(id: number, request: Request & { kind: 'encode' }): Promis
     }
     ids.set(part, length);
     length += part.length;
-    if (request.text.length > (1 << 14)) await new Promise(setImmediate); // messages wait: an abort, other texts
+    if (request.text.length > partCharacters) await new Promise(setImmediate); // messages wait: an abort, other texts
     if (aborted.has(id)) throw new CrosscurrentError('ABORTED', 'encode: aborted');
   }
   return ids.slice(0, length);
