@@ -49,30 +49,28 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row, const float* 
   const float* x = a.x + row * a.x_stride + k0;
   float* to = a.y + row * a.y_stride;
   __m256 y[kRows][2];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    for (int h = 0; h < 2; ++h) {
-      y[r][h] =
-          k0 == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(to + r * a.y_stride + 8 * h, columns.mask[h]);
-    }
-  }
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+    const float* from = to + r * a.y_stride;
+    y[r][0] = k0 == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(from, columns.mask[0]);
+    y[r][1] = k0 == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(from + 8, columns.mask[1]);
+  });
   for (int64_t i = 0; i < k; ++i) {
     const __m256 w0 = _mm256_load_ps(w + 16 * i), w1 = _mm256_load_ps(w + 16 * i + 8);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+    repeat<kRows>([&](auto r) __attribute__((always_inline)) {
       const __m256 v = _mm256_broadcast_ss(x + r * a.x_stride + i);
       y[r][0] = _mm256_fmadd_ps(v, w0, y[r][0]);
       y[r][1] = _mm256_fmadd_ps(v, w1, y[r][1]);
-    }
+    });
   }
-  const bool add_bias = k0 + k == a.k && a.bias != nullptr;
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    for (int h = 0; h < 2; ++h) {
-      store_columns(columns, to + r * a.y_stride, h,
-                    add_bias ? _mm256_add_ps(y[r][h], columns.bias[h]) : y[r][h]);
+  const bool is_last = k0 + k == a.k;
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+    if (is_last) {
+      finish_columns(columns, to + r * a.y_stride, y[r][0], y[r][1]);
+    } else {
+      store_columns(columns, to + r * a.y_stride, 0, y[r][0]);
+      store_columns(columns, to + r * a.y_stride, 1, y[r][1]);
     }
-  }
+  });
 }
 
 template <bool kInt4, int kGroup, bool kWide, bool kMin>

@@ -21,52 +21,46 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row) {
   const int32_t* sum8 = a.rows.sum8 + row * a.rows.groups;
   const int64_t k = a.rows.k, groups = a.rows.groups;
   __m256 y[kRows][2];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) y[r][0] = y[r][1] = _mm256_setzero_ps();
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) { y[r][0] = y[r][1] = _mm256_setzero_ps(); });
 
   for (int64_t g = 0; g < groups; ++g, at += a.record_bytes, q += 32) {
     const uint8_t* lines = at + kScaleBytes<kWide> * (kMin ? 2 : 1);
     __m256i dot[kRows][2];
-#pragma GCC unroll 4
+    repeat<kRows>([&](auto r)
+                      __attribute__((always_inline)) { dot[r][0] = dot[r][1] = _mm256_setzero_si256(); });
+#pragma GCC unroll 1  // unrolled, gcc puts all products first and spills them
     for (int l = 0; l < kLines; ++l) {
-      if constexpr (kRows == 1)
-        _mm_prefetch(reinterpret_cast<const char*>(lines + 64 * l + kPrefetchBytes), _MM_HINT_T0);
+      if constexpr (kRows == 1) _mm_prefetch(lines + 64 * l + kPrefetchBytes, _MM_HINT_T0);
       const __m256i w0 = load_256(lines + 64 * l), w1 = load_256(lines + 64 * l + 32);
       const __m256i low0 = _mm256_and_si256(w0, nibble),
                     high0 = _mm256_and_si256(_mm256_srli_epi16(w0, 4), nibble);
       const __m256i low1 = _mm256_and_si256(w1, nibble),
                     high1 = _mm256_and_si256(_mm256_srli_epi16(w1, 4), nibble);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
+      repeat<kRows>([&](auto r) __attribute__((always_inline)) {
         const __m256i x0 = broadcast_32(q + r * k + 8 * l), x1 = broadcast_32(q + r * k + 8 * l + 4);
         const __m256i d0 = _mm256_add_epi16(_mm256_maddubs_epi16(low0, x0), _mm256_maddubs_epi16(high0, x1));
         const __m256i d1 = _mm256_add_epi16(_mm256_maddubs_epi16(low1, x0), _mm256_maddubs_epi16(high1, x1));
-        dot[r][0] = l == 0 ? d0 : _mm256_add_epi16(dot[r][0], d0);
-        dot[r][1] = l == 0 ? d1 : _mm256_add_epi16(dot[r][1], d1);
-      }
+        dot[r][0] = _mm256_add_epi16(dot[r][0], d0);
+        dot[r][1] = _mm256_add_epi16(dot[r][1], d1);
+      });
     }
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
+    repeat<2>([&](auto h) __attribute__((always_inline)) {
       const __m256 w_scale = load_scales<kWide>(at, 8 * h);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
+      __m256 w_min = w_scale;
+      if constexpr (kMin) w_min = load_scales<kWide>(at + kScaleBytes<kWide>, 8 * h);
+      repeat<kRows>([&](auto r) __attribute__((always_inline)) {
         __m256i exact = _mm256_madd_epi16(dot[r][h], ones);
         if constexpr (!kMin) exact = _mm256_sub_epi32(exact, _mm256_set1_epi32(sum8[r * groups + g]));
         const __m256 s = _mm256_mul_ps(w_scale, _mm256_broadcast_ss(scale + r * groups + g));
         y[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(exact), s, y[r][h]);
-        if constexpr (kMin) {
-          const __m256 w_min = load_scales<kWide>(at + kScaleBytes<kWide>, 8 * h);
+        if constexpr (kMin)
           y[r][h] = _mm256_fmadd_ps(w_min, _mm256_broadcast_ss(sum + r * groups + g), y[r][h]);
-        }
-      }
-    }
+      });
+    });
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    float* to = a.y + (row + r) * a.y_stride;
-    for (int h = 0; h < 2; ++h)
-      store_columns(columns, to, h, a.bias != nullptr ? _mm256_add_ps(y[r][h], columns.bias[h]) : y[r][h]);
-  }
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+    finish_columns(columns, a.y + (row + r) * a.y_stride, y[r][0], y[r][1]);
+  });
 }
 
 template <bool kWide, bool kMin>

@@ -19,49 +19,43 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row) {
   const float* scale = a.rows.scale + row * groups;
   const float* sum = a.rows.sum + row * groups;
   __m256 y[kRows][2];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) y[r][0] = y[r][1] = _mm256_setzero_ps();
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) { y[r][0] = y[r][1] = _mm256_setzero_ps(); });
 
   for (int64_t record = 0; record < a.records; ++record, at += a.record_bytes, x += kGroup) {
     const uint8_t* lines = at + kScaleBytes<kWide> * (kMin ? 2 : 1);
     const int64_t g = record * kGroup / 32;
     __m256i dot[kRows][2];
-#pragma GCC unroll 8
+    repeat<kRows>([&](auto r)
+                      __attribute__((always_inline)) { dot[r][0] = dot[r][1] = _mm256_setzero_si256(); });
+#pragma GCC unroll 1  // unrolled, gcc puts all products first and spills them
     for (int l = 0; l < kGroup / 4; ++l) {
-      if constexpr (kRows == 1)
-        _mm_prefetch(reinterpret_cast<const char*>(lines + 64 * l + kPrefetchBytes), _MM_HINT_T0);
+      if constexpr (kRows == 1) _mm_prefetch(lines + 64 * l + kPrefetchBytes, _MM_HINT_T0);
       const __m256i w0 = load_256(lines + 64 * l), w1 = load_256(lines + 64 * l + 32);
       const __m256i even0 = _mm256_srai_epi16(_mm256_slli_epi16(w0, 8), 8), odd0 = _mm256_srai_epi16(w0, 8);
       const __m256i even1 = _mm256_srai_epi16(_mm256_slli_epi16(w1, 8), 8), odd1 = _mm256_srai_epi16(w1, 8);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
+      repeat<kRows>([&](auto r) __attribute__((always_inline)) {
         const __m256i xe = broadcast_32(x + r * k + 4 * l), xo = broadcast_32(x + r * k + 4 * l + 2);
         const __m256i d0 = _mm256_add_epi32(_mm256_madd_epi16(even0, xe), _mm256_madd_epi16(odd0, xo));
         const __m256i d1 = _mm256_add_epi32(_mm256_madd_epi16(even1, xe), _mm256_madd_epi16(odd1, xo));
-        dot[r][0] = l == 0 ? d0 : _mm256_add_epi32(dot[r][0], d0);
-        dot[r][1] = l == 0 ? d1 : _mm256_add_epi32(dot[r][1], d1);
-      }
+        dot[r][0] = _mm256_add_epi32(dot[r][0], d0);
+        dot[r][1] = _mm256_add_epi32(dot[r][1], d1);
+      });
     }
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
+    repeat<2>([&](auto h) __attribute__((always_inline)) {
       const __m256 w_scale = load_scales<kWide>(at, 8 * h);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
+      __m256 w_min = w_scale;
+      if constexpr (kMin) w_min = load_scales<kWide>(at + kScaleBytes<kWide>, 8 * h);
+      repeat<kRows>([&](auto r) __attribute__((always_inline)) {
         const __m256 s = _mm256_mul_ps(w_scale, _mm256_broadcast_ss(scale + r * groups + g));
         y[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r][h]), s, y[r][h]);
-        if constexpr (kMin) {
-          const __m256 w_min = load_scales<kWide>(at + kScaleBytes<kWide>, 8 * h);
+        if constexpr (kMin)
           y[r][h] = _mm256_fmadd_ps(w_min, _mm256_broadcast_ss(sum + r * groups + g), y[r][h]);
-        }
-      }
-    }
+      });
+    });
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    float* to = a.y + (row + r) * a.y_stride;
-    for (int h = 0; h < 2; ++h)
-      store_columns(columns, to, h, a.bias != nullptr ? _mm256_add_ps(y[r][h], columns.bias[h]) : y[r][h]);
-  }
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+    finish_columns(columns, a.y + (row + r) * a.y_stride, y[r][0], y[r][1]);
+  });
 }
 
 template <int kGroup, bool kWide, bool kMin>

@@ -41,47 +41,53 @@ __m256 load_last_weights(const uint8_t* row, int64_t i, int64_t k) {
   return load_weights<kType>(padded, 0);
 }
 
+template <int kRows, int kColumns>
+__attribute__((always_inline)) inline void finish_tile(const StoredArgs& a, int64_t row, int64_t column,
+                                                       const __m256 (&y)[kRows][kColumns]) {
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+    float* to = a.y + (row + r) * a.y_stride + column;
+    repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
+      const float sum = sum_of_lanes(y[r][c]);
+      to[c] = a.bias != nullptr ? sum + a.bias[column + c] : sum;
+    });
+  });
+}
+
 template <StoredType kType, int kRows, int kColumns>
 void exact_tile(const StoredArgs& a, int64_t row, int64_t column) {
   const uint8_t* w = static_cast<const uint8_t*>(a.weights) + static_cast<size_t>(column) * a.row_bytes;
   const float* x = a.x + row * a.x_stride;
+  const size_t row_bytes = a.row_bytes;
+  const int64_t x_stride = a.x_stride;
   __m256 y[kRows][kColumns];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) y[r][c] = _mm256_setzero_ps();
-  }
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+    repeat<kColumns>([&](auto c) __attribute__((always_inline)) { y[r][c] = _mm256_setzero_ps(); });
+  });
   int64_t i = 0;
   for (; i + 8 <= a.k; i += 8) {
     __m256 weights[kColumns];
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c)
-      weights[c] = load_weights<kType>(w + static_cast<size_t>(c) * a.row_bytes, i);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const __m256 v = _mm256_loadu_ps(x + r * a.x_stride + i);
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) y[r][c] = _mm256_fmadd_ps(v, weights[c], y[r][c]);
-    }
+    repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
+      weights[c] = load_weights<kType>(w + static_cast<size_t>(c) * row_bytes, i);
+    });
+    repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+      const __m256 v = _mm256_loadu_ps(x + r * x_stride + i);
+      repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
+        y[r][c] = _mm256_fmadd_ps(v, weights[c], y[r][c]);
+      });
+    });
   }
   if constexpr (kType != kStoredQ8_0) {
     if (i < a.k) {
       const __m256i mask = lane_mask(a.k - i);
-      for (int c = 0; c < kColumns; ++c) {
-        const __m256 weights = load_last_weights<kType>(w + static_cast<size_t>(c) * a.row_bytes, i, a.k);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r)
-          y[r][c] = _mm256_fmadd_ps(_mm256_maskload_ps(x + r * a.x_stride + i, mask), weights, y[r][c]);
-      }
+      repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
+        const __m256 weights = load_last_weights<kType>(w + static_cast<size_t>(c) * row_bytes, i, a.k);
+        repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+          y[r][c] = _mm256_fmadd_ps(_mm256_maskload_ps(x + r * x_stride + i, mask), weights, y[r][c]);
+        });
+      });
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    float* to = a.y + (row + r) * a.y_stride + column;
-    for (int c = 0; c < kColumns; ++c) {
-      const float sum = sum_of_lanes(y[r][c]);
-      to[c] = a.bias != nullptr ? sum + a.bias[column + c] : sum;
-    }
-  }
+  finish_tile(a, row, column, y);
 }
 
 template <StoredType kType, int kRows, int kColumns>
@@ -104,41 +110,34 @@ void exact(const StoredArgs& a) {
 template <int kRows, int kColumns>
 void int8_tile(const StoredArgs& a, int64_t row, int64_t column) {
   const uint8_t* w = static_cast<const uint8_t*>(a.weights) + static_cast<size_t>(column) * a.row_bytes;
+  const size_t row_bytes = a.row_bytes;
   const int64_t k = a.rows.k, groups = a.rows.groups;
   const int8_t* x = a.rows.q + row * k;
   const float* scale = a.rows.scale + row * groups;
   __m256 y[kRows][kColumns];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) y[r][c] = _mm256_setzero_ps();
-  }
+  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+    repeat<kColumns>([&](auto c) __attribute__((always_inline)) { y[r][c] = _mm256_setzero_ps(); });
+  });
   for (int64_t g = 0; g < groups; ++g, w += 34, x += 32) {
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) {
-      const uint8_t* block = w + static_cast<size_t>(c) * a.row_bytes;
-      if constexpr (kRows == 1)
-        _mm_prefetch(reinterpret_cast<const char*>(block + kPrefetchBytes), _MM_HINT_T0);
+    __m256i x0[kRows], x1[kRows];
+    repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+      x0[r] = _mm256_cvtepi8_epi16(load_128(x + r * k));
+      x1[r] = _mm256_cvtepi8_epi16(load_128(x + r * k + 16));
+    });
+    repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
+      const uint8_t* block = w + static_cast<size_t>(c) * row_bytes;
+      if constexpr (kRows == 1) _mm_prefetch(block + kPrefetchBytes, _MM_HINT_T0);
       const __m256i w0 = _mm256_cvtepi8_epi16(load_128(block + 2)),
                     w1 = _mm256_cvtepi8_epi16(load_128(block + 18));
       const __m256 w_scale = half_everywhere(block);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const __m256i x0 = _mm256_cvtepi8_epi16(load_128(x + r * k));
-        const __m256i x1 = _mm256_cvtepi8_epi16(load_128(x + r * k + 16));
-        const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(w0, x0), _mm256_madd_epi16(w1, x1));
+      repeat<kRows>([&](auto r) __attribute__((always_inline)) {
+        const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(w0, x0[r]), _mm256_madd_epi16(w1, x1[r]));
         const __m256 s = _mm256_mul_ps(w_scale, _mm256_broadcast_ss(scale + r * groups + g));
         y[r][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), s, y[r][c]);
-      }
-    }
+      });
+    });
   }
-  for (int r = 0; r < kRows; ++r) {
-    float* to = a.y + (row + r) * a.y_stride + column;
-    for (int c = 0; c < kColumns; ++c) {
-      const float sum = sum_of_lanes(y[r][c]);
-      to[c] = a.bias != nullptr ? sum + a.bias[column + c] : sum;
-    }
-  }
+  finish_tile(a, row, column, y);
 }
 
 template <int kRows, int kColumns>

@@ -6,6 +6,19 @@
 
 namespace crosscurrent::cpu::avx2 {
 
+template <int kValue>
+struct Index {
+  constexpr operator int() const { return kValue; }
+};
+
+// body(Index<0>{}) … body(Index<kCount - 1>{}): an unrolled loop whose arrays live in registers. A pragma
+// comes too late for that: the compiler has already put the array in memory.
+template <int kCount, class Body>
+__attribute__((always_inline)) static inline void repeat(const Body& body) {
+  if constexpr (kCount > 1) repeat<kCount - 1>(body);
+  body(Index<kCount - 1>{});
+}
+
 // Lanes 0 … count - 1, for loads and stores at the end of a row.
 static inline __m256i lane_mask(int64_t count) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

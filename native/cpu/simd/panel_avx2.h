@@ -20,7 +20,7 @@ constexpr int kScaleBytes = kWide ? 64 : 32;
 struct Columns {
   __m256i mask[2];
   __m256 bias[2];
-  bool all;
+  bool all, has_bias;
 };
 
 static inline Columns columns_of(const PanelArgs& a) {
@@ -30,6 +30,7 @@ static inline Columns columns_of(const PanelArgs& a) {
     c.bias[h] = a.bias != nullptr ? _mm256_maskload_ps(a.bias + 8 * h, c.mask[h]) : _mm256_setzero_ps();
   }
   c.all = a.columns == 16;
+  c.has_bias = a.bias != nullptr;
   return c;
 }
 
@@ -39,6 +40,12 @@ static inline void store_columns(const Columns& c, float* y, int h, __m256 value
   } else {
     _mm256_maskstore_ps(y + 8 * h, c.mask[h], value);
   }
+}
+
+// The last step of a row: bias, then y.
+static inline void finish_columns(const Columns& c, float* y, __m256 y0, __m256 y1) {
+  store_columns(c, y, 0, c.has_bias ? _mm256_add_ps(y0, c.bias[0]) : y0);
+  store_columns(c, y, 1, c.has_bias ? _mm256_add_ps(y1, c.bias[1]) : y1);
 }
 
 }  // namespace crosscurrent::cpu::avx2
