@@ -6,7 +6,7 @@ import { readKinds, readMamba2, readTransformer } from './read.js';
 function readGranite(config: Config) {
   const base = readTransformer(config);
   const kinds = readKinds(config) ?? base.layers.map(() => 'mamba' as const);
-  const experts = config.int('num_local_experts', 8);
+  const experts = config.experts('num_local_experts', 8);
   const mlp = experts > 0 ? 'moe + mlp' : 'mlp';
   return {
     ...base,

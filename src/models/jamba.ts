@@ -5,7 +5,7 @@ import { readDtRank, readKinds, readTransformer } from './read.js';
 
 function readJamba(config: Config) {
   const base = readTransformer(config, { kvHeads: 8, maxPositions: 262144 });
-  const experts = config.size('num_experts', 16);
+  const experts = config.experts('num_experts', 16);
   const attentionPeriod = config.size('attn_layer_period', 8);
   const attentionOffset = config.int('attn_layer_offset', 4);
   const expertPeriod = config.size('expert_layer_period', 2);

@@ -9,9 +9,9 @@ function readMamba(config: Config) {
   return {
     vocab: config.size('vocab_size'),
     dim,
-    layers: new Array<string>(config.size(['num_hidden_layers', 'n_layer'])).fill('mamba'),
+    layers: new Array<string>(config.layers(['num_hidden_layers', 'n_layer'])).fill('mamba'),
     // nothing in it depends on a position
-    maxPositions: config.size('max_position_embeddings', 0x7fffffff),
+    maxPositions: config.positions(0x7fffffff),
     channels: config.size('intermediate_size', Math.floor(expand * dim)),
     states: config.size('state_size', 16),
     kernel: config.size('conv_kernel', 4),

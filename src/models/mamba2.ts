@@ -8,9 +8,9 @@ function readMamba2Model(config: Config) {
   return {
     vocab: config.size('vocab_size'),
     dim,
-    layers: new Array<string>(config.size('num_hidden_layers')).fill('mamba2'),
+    layers: new Array<string>(config.layers()).fill('mamba2'),
     // nothing in it depends on a position
-    maxPositions: config.size('max_position_embeddings', 0x7fffffff),
+    maxPositions: config.positions(0x7fffffff),
     heads: config.size('num_heads', 128),
     headDim: config.size('head_dim', 64),
     groups: config.size('n_groups', 8),

@@ -9,7 +9,7 @@ function readMixtral(config: Config) {
     ...base,
     layers: base.layers.map(() => 'attention + moe'),
     window: config.int('sliding_window', 0),
-    experts: config.size(['num_local_experts', 'num_experts'], 8),
+    experts: config.experts(['num_local_experts', 'num_experts'], 8),
     topK: config.size('num_experts_per_tok', 2),
   };
 }

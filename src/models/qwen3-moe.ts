@@ -5,7 +5,7 @@ import { readQwen } from './qwen2.js';
 
 function readQwen3Moe(config: Config) {
   const base = readQwen(config, { maxPositions: 32768 });
-  const experts = config.int(['num_experts', 'num_local_experts'], 128);
+  const experts = config.experts(['num_experts', 'num_local_experts'], 128);
   const step = config.size('decoder_sparse_step', 1);
   const dense = config.list('mlp_only_layers') ?? [];
   const layers = base.layers.map((_, i) => {

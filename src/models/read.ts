@@ -35,8 +35,8 @@ export function readTransformer(config: Config, defaults: TransformerDefaults = 
   return {
     vocab: config.size('vocab_size'),
     dim,
-    layers: new Array<string>(config.size('num_hidden_layers')).fill('attention + mlp'),
-    maxPositions: config.size('max_position_embeddings', defaults.maxPositions ?? 2048),
+    layers: new Array<string>(config.layers()).fill('attention + mlp'),
+    maxPositions: config.positions(defaults.maxPositions ?? 2048),
     heads,
     kvHeads: config.size('num_key_value_heads', defaults.kvHeads ?? heads),
     headDim,
@@ -67,7 +67,7 @@ const activationNames: Readonly<Record<string, Activation>> = {
 
 export function readActivation(config: Config, key: string, fallback: string): Activation {
   const name = config.string(key, fallback);
-  const activation = activationNames[name];
+  const activation = Object.hasOwn(activationNames, name) ? activationNames[name] : undefined;
   if (!activation)
     throw mismatch('UNSUPPORTED_FORMAT', `config: ${key}`, Object.keys(activationNames).join(', '), name);
   return activation;
@@ -103,19 +103,21 @@ const kindNames: Readonly<Record<string, LayerKind>> = {
 /** Mixer of each layer from a list of names, a pattern string or indices; undefined where the config has none of them. */
 export function readKinds(config: Config): LayerKind[] | undefined {
   const pattern = config.value('hybrid_override_pattern');
-  const listed =
-    typeof pattern === 'string' ? [...pattern] : config.list(['layers_block_type', 'layer_types', 'block_types']);
-  if (listed)
-    return listed.map((name) => {
-      const kind = kindNames[String(name)];
-      if (!kind)
-        throw mismatch('UNSUPPORTED_FORMAT', 'config: kind of a layer', Object.keys(kindNames).join(', '), name);
-      return kind;
-    });
+  const listed = typeof pattern === 'string' ? [...pattern] : config.list(['layers_block_type', 'layer_types']);
   const indices = config.list('attn_layer_indices');
-  if (!indices) return undefined;
-  const layers = config.size('num_hidden_layers');
-  return Array.from({ length: layers }, (_, i) => (indices.includes(i) ? 'attention' : 'mamba'));
+  if (!listed && !indices) return undefined;
+  // 5.x leaves the count to the list
+  const layers = config.value('num_hidden_layers') === undefined && listed ? listed.length : config.layers();
+  if (listed && listed.length !== layers)
+    throw mismatch('INVALID_FILE', 'config: kinds of the layers', `${layers} (num_hidden_layers)`, listed.length);
+  if (listed) return listed.map(kindOf);
+  return Array.from({ length: layers }, (_, i) => (indices?.includes(i) ? 'attention' : 'mamba'));
+}
+
+function kindOf(name: unknown): LayerKind {
+  const kind = Object.hasOwn(kindNames, String(name)) ? kindNames[String(name)] : undefined;
+  if (!kind) throw mismatch('UNSUPPORTED_FORMAT', 'config: kind of a layer', Object.keys(kindNames).join(', '), name);
+  return kind;
 }
 
 export interface Mamba2Shape {

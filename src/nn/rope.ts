@@ -7,7 +7,7 @@ import type { RopeConfig } from '../weights/config.js';
 export function ropeFrequencies(config: RopeConfig): { invFreq: Float32Array; scale: number } {
   const { dim, theta, factor } = config;
   const half = dim / 2;
-  const base = Float64Array.from({ length: half }, (_, i) => theta ** ((-2 * i) / dim));
+  const base = Float64Array.from({ length: half }, (_, i) => theta ** ((-2 * i) / dim) / (config.factors?.[i] ?? 1));
   if (config.type === 'linear') return { invFreq: Float32Array.from(base, (f) => f / factor), scale: 1 };
   if (config.type === 'llama3') return { invFreq: llama3Frequencies(base, config), scale: 1 };
   if (config.type === 'yarn') return yarnFrequencies(base, config);

@@ -1,5 +1,10 @@
 import { mismatch } from '../errors.js';
 
+/** Any axis of a tensor. */
+const mostSize = 1 << 24;
+const mostLayers = 1024;
+const mostExperts = 1 << 14;
+
 /** A model's `config.json`, or the same made from GGUF metadata: whatever keys its architecture has. */
 export type RawConfig = Readonly<Record<string, unknown>>;
 
@@ -20,6 +25,8 @@ export interface RopeConfig {
   readonly mscale: number | undefined;
   readonly mscaleAllDim: number | undefined;
   readonly truncate: boolean;
+  /** Divisors of the frequencies, where a file gives them one by one. */
+  readonly factors: readonly number[] | undefined;
 }
 
 /**
@@ -52,11 +59,27 @@ export class Config {
     return value;
   }
 
-  /** At least 1: a size. */
-  size(keys: string | readonly string[], fallback?: number): number {
+  /** A size, 1..`most`: what a hostile file says is not allocated before it is looked at. */
+  size(keys: string | readonly string[], fallback?: number, most = mostSize): number {
     const value = this.int(keys, fallback);
-    if (value < 1 || value > 0x7fffffff) throw this.#wrong(keys, 'a size, 1..2147483647', value);
+    if (value < 1 || value > most) throw this.#wrong(keys, `a size, 1..${most}`, value);
     return value;
+  }
+
+  layers(keys: string | readonly string[] = 'num_hidden_layers'): number {
+    return this.size(keys, undefined, mostLayers);
+  }
+
+  /** Experts of a layer; 0 for a dense one. */
+  experts(keys: string | readonly string[], fallback: number): number {
+    const value = this.int(keys, fallback);
+    if (value > mostExperts) throw this.#wrong(keys, `0..${mostExperts}`, value);
+    return value;
+  }
+
+  /** Positions a model was trained for. */
+  positions(fallback: number): number {
+    return Math.min(Math.max(this.int('max_position_embeddings', fallback), 1), 0x7fffffff);
   }
 
   number(keys: string | readonly string[], fallback?: number): number {
@@ -126,6 +149,7 @@ export class Config {
       mscale: optional('mscale'),
       mscaleAllDim: optional('mscale_all_dim'),
       truncate: scaling.bool('truncate', true),
+      factors: this.list('rope_factors') as readonly number[] | undefined,
     };
   }
 
