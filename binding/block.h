@@ -1,0 +1,31 @@
+// Bytes and floats across the boundary: small ones in one copy, large ones in pieces (see Block and Result).
+#pragma once
+
+#include <node_api.h>
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "args.h"
+
+namespace crosscurrent::binding {
+
+// Copying this much takes well under a millisecond.
+inline constexpr size_t kInlineBytes = size_t{1} << 20;
+
+// A Uint8Array is copied, a block is emptied.
+std::vector<std::byte> take_bytes(const Args& args, size_t i, const char* name);
+
+// A typed array, or a result where that would take too long.
+template <class Element>
+napi_value give(napi_env env, std::vector<Element> values) {
+  const std::span<const Element> view(values);
+  if (view.size_bytes() <= kInlineBytes) return typed_array(env, view);
+  const size_t bytes = view.size_bytes();
+  const auto owner = std::make_shared<const std::vector<Element>>(std::move(values));
+  auto result = std::make_shared<const Result>(Result{owner, std::as_bytes(std::span(*owner))});
+  return make_handle<const Result>(env, std::move(result), bytes);
+}
+
+}  // namespace crosscurrent::binding

@@ -1,0 +1,77 @@
+#include <cstring>
+#include <string>
+
+#include "../native/cpu/isa.h"
+#include "../native/cpu/memory.h"
+#include "../native/cpu/pool.h"
+#include "args.h"
+#include "exports.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+#endif
+
+namespace crosscurrent::binding {
+namespace {
+
+// The processor's own name, empty where it does not tell.
+std::string cpu_name() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  constexpr unsigned kFirst = 0x80000002, kLast = 0x80000004;
+  unsigned words[12];
+  if (__get_cpuid_max(0x80000000, nullptr) < kLast) return {};
+  for (unsigned leaf = kFirst; leaf <= kLast; ++leaf) {
+    unsigned* w = words + (leaf - kFirst) * 4;
+    __get_cpuid(leaf, &w[0], &w[1], &w[2], &w[3]);
+  }
+  const char* text = reinterpret_cast<const char*>(words);
+  std::string name(text, strnlen(text, sizeof words));
+  name.erase(0, name.find_first_not_of(' '));
+  name.erase(name.find_last_not_of(' ') + 1);
+  return name;
+#else
+  return {};
+#endif
+}
+
+// devices(): { kind, name, isa, threads, availableBytes }[]
+napi_value devices(napi_env env, napi_callback_info) {
+  return guarded(env, [&] {
+    const napi_value cpu = object(env);
+    set(env, cpu, "kind", text(env, "cpu"));
+    set(env, cpu, "name", text(env, cpu_name()));
+    set(env, cpu, "isa", text(env, cpu::isa_name(cpu::active_isa())));
+    set(env, cpu, "threads", number(env, cpu::Pool::instance().threads()));
+    set(env, cpu, "availableBytes", number(env, static_cast<double>(cpu::available_memory())));
+    napi_value list;
+    check(env, napi_create_array_with_length(env, 1, &list));
+    check(env, napi_set_element(env, list, 0, cpu));
+    return list;
+  });
+}
+
+// setIsa(level: string | undefined): void
+//
+// For the whole process; undefined returns to the best one.
+napi_value set_isa(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    const Args args(env, info, "setIsa");
+    if (args.absent(0)) {
+      cpu::set_isa(std::nullopt);
+    } else {
+      const std::string name = args.text(0, "level");
+      const auto level = cpu::parse_isa(name);
+      if (!level) throw Error(Code::invalid_argument, "setIsa: level", "a level of this build", name);
+      cpu::set_isa(level);
+    }
+    return undefined(env);
+  });
+}
+
+}  // namespace
+
+void define_devices(napi_env env, napi_value exports) {
+  define(env, exports, {{"devices", devices}, {"setIsa", set_isa}});
+}
+
+}  // namespace crosscurrent::binding
