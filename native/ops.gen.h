@@ -198,7 +198,7 @@ struct FlashAttention {
     a.window = static_cast<int32_t>(attrs[2]);
     a.softcap = std::bit_cast<float>(attrs[3]);
     a.t = a.q.dims[0];
-    a.heads = a.sinks.dims[0];
+    a.heads = a.q.dims[1] / a.head_dim;
     a.kv_heads = a.k.dims[1] / a.head_dim;
     return a;
   }

@@ -38,20 +38,20 @@ function axesOf({ inputs, outputs, attrs }: OpDeclaration): string[] {
 /** C++ expression that gives an axis from the decoded operands. */
 function axisExpression(declaration: OpDeclaration, axis: string, known: Set<string>): string | undefined {
   const operands = [...Object.entries(declaration.inputs), ...Object.entries(declaration.outputs)];
-  const required = [
-    ...operands.filter(([, operand]) => !operand.optional),
-    ...operands.filter(([, operand]) => operand.optional),
-  ];
-  for (const [name, operand] of required)
-    for (const [i, expression] of operand.axes.entries()) if (expression === axis) return `a.${name}.dims[${i}]`;
-  for (const [name, operand] of required)
-    for (const [i, expression] of operand.axes.entries()) {
-      const [left, right] = expression.split('*') as [string, string?];
-      if (right === undefined || (left !== axis && right !== axis)) continue;
-      const other = left === axis ? right : left;
-      if (other === '2') return `a.${name}.dims[${i}] / 2`;
-      if (known.has(other)) return `a.${name}.dims[${i}] / a.${other}`;
-    }
+  // An absent optional operand has no shape: ask the required ones first.
+  for (const isOptional of [false, true]) {
+    const asked = operands.filter(([, operand]) => operand.optional === isOptional);
+    for (const [name, operand] of asked)
+      for (const [i, expression] of operand.axes.entries()) if (expression === axis) return `a.${name}.dims[${i}]`;
+    for (const [name, operand] of asked)
+      for (const [i, expression] of operand.axes.entries()) {
+        const [left, right] = expression.split('*') as [string, string?];
+        if (right === undefined || (left !== axis && right !== axis)) continue;
+        const other = left === axis ? right : left;
+        if (other === '2') return `a.${name}.dims[${i}] / 2`;
+        if (known.has(other)) return `a.${name}.dims[${i}] / a.${other}`;
+      }
+  }
   return undefined;
 }
 
