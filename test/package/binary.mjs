@@ -4,7 +4,12 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 const lines = (command, args) => execFileSync(command, args, { encoding: 'utf8' }).split('\n').filter(Boolean);
-const allowedExports = new Set(['napi_register_module_v1', 'node_api_module_get_api_version_v1']);
+const allowedExports = new Set([
+  'napi_register_module_v1',
+  'node_api_module_get_api_version_v1',
+  // The linker's own, from some linkers.
+  ...['__bss_start', '_edata', '_end'],
+]);
 
 function expectNone(found, what) {
   if (found.length > 0) throw new Error(`${what}: ${found.slice(0, 20).join(', ')}`);
