@@ -23,7 +23,11 @@ export interface ModelDefinition {
   /** `model_type` of its config. */
   readonly type: string;
   build(raw: RawConfig, checkpoint: Checkpoint): BuiltModel;
+  /** Names and shapes of the tensors that a checkpoint must have. */
+  tensors(raw: RawConfig): { readonly name: string; readonly shape: readonly number[] }[];
 }
+
+const emptyCheckpoint: Checkpoint = { find: () => undefined, storedName: (name) => name, transformed: false };
 
 type Forward = (ids: Tensor) => Tensor;
 
@@ -36,15 +40,21 @@ export function defineModel<C extends ModelShape>(
   read: (config: Config) => C,
   assemble: (config: C, weights: Weights) => Forward,
 ): ModelDefinition {
+  const build = (raw: RawConfig, checkpoint: Checkpoint): BuiltModel => {
+    const config = read(new Config(raw));
+    const graph = new Graph();
+    const forward = assemble(config, new Weights(graph, checkpoint));
+    const logits = graph.label('logits', forward(graph.input('ids')));
+    const { vocab, dim, layers, maxPositions } = config;
+    return { graph, logits, shape: { vocab, dim, layers, maxPositions } };
+  };
   return {
     type,
-    build(raw, checkpoint) {
-      const config = read(new Config(raw));
-      const graph = new Graph();
-      const forward = assemble(config, new Weights(graph, checkpoint));
-      const logits = graph.label('logits', forward(graph.input('ids')));
-      const { vocab, dim, layers, maxPositions } = config;
-      return { graph, logits, shape: { vocab, dim, layers, maxPositions } };
+    build,
+    tensors(raw) {
+      const parts = build(raw, emptyCheckpoint).graph.weights.flatMap((weight) => weight.parts);
+      const shapes = new Map(parts.map(({ tensor, shape }) => [tensor, shape]));
+      return [...shapes].map(([name, shape]) => ({ name, shape }));
     },
   };
 }

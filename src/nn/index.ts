@@ -16,4 +16,4 @@ export {
 export { type Mamba1Config, mamba1 } from './mamba1.js';
 export { type Mamba2Config, mamba2 } from './mamba2.js';
 export { type MoeConfig, moe } from './moe.js';
-export { rope, ropeFrequencies } from './rope.js';
+export { type RopeOptions, rope, ropeFrequencies } from './rope.js';

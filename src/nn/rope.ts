@@ -3,8 +3,30 @@ import type { Tensor } from '../graph/tensor.js';
 import { rope as ropeOp } from '../ops/index.js';
 import type { RopeConfig } from '../weights/config.js';
 
+/** What is needed at least, and whatever differs from plain rotation. */
+export type RopeOptions = Pick<RopeConfig, 'type' | 'theta' | 'dim'> & Partial<RopeConfig>;
+
+const plain: RopeConfig = {
+  type: 'default',
+  theta: 10000,
+  dim: 0,
+  interleaved: false,
+  factor: 1,
+  originalPositions: 2048,
+  lowFreqFactor: 1,
+  highFreqFactor: 4,
+  betaFast: 32,
+  betaSlow: 1,
+  attentionFactor: undefined,
+  mscale: undefined,
+  mscaleAllDim: undefined,
+  truncate: true,
+  factors: undefined,
+};
+
 /** Rotary frequencies and the factor on cos and sin. @see Su et al. 2021, arXiv:2104.09864; Peng et al. 2023, arXiv:2309.00071 (YaRN) */
-export function ropeFrequencies(config: RopeConfig): { invFreq: Float32Array; scale: number } {
+export function ropeFrequencies(options: RopeOptions): { invFreq: Float32Array; scale: number } {
+  const config = { ...plain, ...options };
   const { dim, theta, factor } = config;
   const half = dim / 2;
   const base = Float64Array.from({ length: half }, (_, i) => theta ** ((-2 * i) / dim) / (config.factors?.[i] ?? 1));
@@ -45,7 +67,8 @@ function yarnFrequencies(base: Float64Array, config: RopeConfig): { invFreq: Flo
 }
 
 /** A function that rotates [t, heads·headDim] by the positions of the step. */
-export function rope(graph: Graph, config: RopeConfig, headDim: number): (x: Tensor) => Tensor {
+export function rope(graph: Graph, options: RopeOptions, headDim: number): (x: Tensor) => Tensor {
+  const config = { ...plain, ...options };
   const { invFreq, scale } = ropeFrequencies(config);
   const name = `rope.${config.type}.${config.theta}.${config.dim}.${config.factor}`;
   const frequencies = graph.constant(name, invFreq);

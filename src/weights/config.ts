@@ -149,7 +149,7 @@ export class Config {
       mscale: optional('mscale'),
       mscaleAllDim: optional('mscale_all_dim'),
       truncate: scaling.bool('truncate', true),
-      factors: this.list('rope_factors') as readonly number[] | undefined,
+      factors: this.list('rope_factors')?.map((factor) => toNumber(factor) ?? 1),
     };
   }
 
