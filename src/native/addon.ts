@@ -14,7 +14,10 @@ let loaded: NativeAddon | undefined;
  * @throws CrosscurrentError `NATIVE_NOT_FOUND` when this machine has no binary that fits.
  */
 export function addon(): NativeAddon {
-  loaded ??= find();
+  if (!loaded) {
+    loaded = find();
+    loaded.setErrorClass(CrosscurrentError);
+  }
   return loaded;
 }
 
