@@ -186,15 +186,17 @@ std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const DType dtype : {DType::q4_1, DType::q4_0, DType::q4_k, DType::q8_0, DType::q6_k}) {
     for (const int64_t m : {1, 8, 64, 512}) cases.push_back({dtype, 1536, 1536, m});
-    cases.push_back({dtype, 64, 576, 64});  // 30 us: shorter than a scheduler's slice on a busy machine
+    cases.push_back({dtype, 256, 768, 64});  // 0.2 ms: shorter than a scheduler's slice on a busy machine
   }
   for (const int64_t m : {1, 8, 64}) cases.push_back({DType::q8_0, 49152, 576, m, Activations::fast, true});
   for (const int64_t m : {1, 64}) cases.push_back({DType::q8_0, 49152, 576, m, Activations::exact, true});
-  for (const int64_t m : {1, 64, 512}) {
-    for (const DType dtype : {DType::q4_1, DType::q8_0})
-      cases.push_back({dtype, 1536, 1536, m, Activations::exact});
-    for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
-      cases.push_back({dtype, 1536, 1536, m, Activations::exact});
+  for (const DType dtype : {DType::q4_1, DType::q8_0, DType::f32, DType::f16, DType::bf16}) {
+    for (const int64_t m : {1, 64, 512}) cases.push_back({dtype, 1536, 1536, m, Activations::exact});
+    cases.push_back({dtype, 256, 768, 64, Activations::exact});
+  }
+  for (const Activations activations : {Activations::fast, Activations::exact}) {
+    cases.push_back({DType::q8_0, 256, 768, 64, activations, true});
+    cases.push_back({DType::q8_0, 1024, 576, 1, activations, true});
   }
   // SmolLM2-135M: qkv, output, gate and up, down
   for (const int64_t m : {1, 512}) {

@@ -33,17 +33,9 @@ bool is_quantized(const PackedPart& part, Activations activations) {
   return part.layout != Layout::stored || part.dtype == DType::q8_0;
 }
 
-struct Needs {
-  bool rows = false, pairs = false;
-};
-
-Needs needs_of(const PackPlan& plan, Activations activations) {
-  Needs needs;
-  for (const PackedPart& part : plan.parts) {
-    needs.rows |= is_quantized(part, activations);
-    needs.pairs |= is_quantized(part, activations) && part.layout == Layout::int8;
-  }
-  return needs;
+bool needs_quantized_rows(const PackPlan& plan, Activations activations) {
+  return std::any_of(plan.parts.begin(), plan.parts.end(),
+                     [&](const PackedPart& part) { return is_quantized(part, activations); });
 }
 
 int64_t units_of(const PackedPart& part) { return (part.n + kPanel - 1) / kPanel; }
@@ -111,6 +103,7 @@ void run_panel(const Block& block, const PackedPart& part, int64_t unit, int64_t
   a.group = part.group;
   a.wide_scales = part.wide_scales;
   a.has_min = part.has_min;
+  a.small_integers = part.dtype != DType::q8_0;
   a.k = args.weight->plan.k;
   a.m = m;
   a.x = block.x + row * args.x_stride;
@@ -136,9 +129,7 @@ void run_units(const Block& block, int64_t first, int64_t last) {
     const int64_t from = std::max<int64_t>(first - before, 0), to = std::min(last - before, units);
     before += units;
     if (from >= to) continue;
-    const int64_t row_bytes = plan.k * (!is_quantized(part, block.args.activations) ? 4
-                                        : part.layout == Layout::int8               ? 2
-                                                                                    : 1);
+    const int64_t row_bytes = plan.k * (is_quantized(part, block.args.activations) ? 1 : 4);
     const int64_t piece = std::max<int64_t>(12, kRowBytesInCache / row_bytes / 12 * 12);
     for (int64_t row = 0; row < block.m; row += piece) {
       const int64_t m = std::min(piece, block.m - row);
@@ -208,9 +199,8 @@ std::byte* align(std::byte* at) {
 }  // namespace
 
 size_t matmul_scratch_bytes(const PackPlan& plan, int64_t m, Activations activations) {
-  const Needs needs = needs_of(plan, activations);
-  if (!needs.rows || m <= 0) return 0;
-  return row_quant_bytes(std::min(m, kRowBlock), plan.k, needs.pairs) + kAlignment;
+  if (!needs_quantized_rows(plan, activations) || m <= 0) return 0;
+  return row_quant_bytes(std::min(m, kRowBlock), plan.k) + kAlignment;
 }
 
 void matmul(const MatmulArgs& args) {
@@ -218,7 +208,7 @@ void matmul(const MatmulArgs& args) {
   const PackPlan& plan = args.weight->plan;
   const size_t scratch_bytes = matmul_scratch_bytes(plan, args.m, args.activations);
   check(args, scratch_bytes);
-  const Needs needs = needs_of(plan, args.activations);
+  const bool quantize = needs_quantized_rows(plan, args.activations);
   const OwnScratch own(args.scratch.empty() ? scratch_bytes : 0);
   std::byte* const scratch = align(args.scratch.empty() ? own.data() : args.scratch.data());
   const int threads = Pool::instance().threads_for(args.threads);
@@ -228,8 +218,8 @@ void matmul(const MatmulArgs& args) {
   for (int64_t row = 0; row < args.m; row += kRowBlock) {
     const int64_t m = std::min(kRowBlock, args.m - row);
     Block block{args, kKernels.active(), {}, args.x + row * args.x_stride, args.y + row * args.y_stride, m};
-    if (needs.rows) {
-      block.rows = row_quant_view(scratch, m, plan.k, needs.pairs);
+    if (quantize) {
+      block.rows = row_quant_view(scratch, m, plan.k);
       quantize_block(block, threads);
     }
     const int chunks = chunk_count(plan, m, units, threads);

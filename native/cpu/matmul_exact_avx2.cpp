@@ -50,9 +50,7 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row, const float* 
   float* to = a.y + row * a.y_stride;
   __m256 y[kRows][2];
   repeat<kRows>([&](auto r) __attribute__((always_inline)) {
-    const float* from = to + r * a.y_stride;
-    y[r][0] = k0 == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(from, columns.mask[0]);
-    y[r][1] = k0 == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(from + 8, columns.mask[1]);
+    load_partial_columns(columns, to + r * a.y_stride, k0 == 0, y[r]);
   });
   for (int64_t i = 0; i < k; ++i) {
     const __m256 w0 = _mm256_load_ps(w + 16 * i), w1 = _mm256_load_ps(w + 16 * i + 8);
@@ -62,14 +60,8 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row, const float* 
       y[r][1] = _mm256_fmadd_ps(v, w1, y[r][1]);
     });
   }
-  const bool is_last = k0 + k == a.k;
   repeat<kRows>([&](auto r) __attribute__((always_inline)) {
-    if (is_last) {
-      finish_columns(columns, to + r * a.y_stride, y[r][0], y[r][1]);
-    } else {
-      store_columns(columns, to + r * a.y_stride, 0, y[r][0]);
-      store_columns(columns, to + r * a.y_stride, 1, y[r][1]);
-    }
+    finish_columns(columns, to + r * a.y_stride, k0 + k == a.k, y[r]);
   });
 }
 

@@ -12,7 +12,7 @@ namespace crosscurrent::cpu {
 // Rows of activations as int8 per 32 values: x = scale q. Row r of each array starts `stride` elements after
 // row r - 1.
 struct RowQuantView {
-  int8_t* q;       // [rows, k]
+  int8_t* q;       // [rows, k] in -127 … 127
   int16_t* pairs;  // [rows, k] each 4 values as (0, 2, 1, 3): what the int8 kernels broadcast; null where not
                    // needed
   float* scale;    // [rows, groups]
@@ -29,6 +29,7 @@ struct PanelArgs {
   int columns;  // 1…16 that exist
   int group;    // 16 or 32
   int wide_scales, has_min;
+  int small_integers;  // int8: all within -32 … 32
   int64_t k, m;
   const float* x;  // exact mode: row r at x + r x_stride
   int64_t x_stride;
@@ -56,7 +57,7 @@ struct StoredArgs {
 };
 
 struct MatmulKernels {
-  // Quantises `m` rows of x into `rows`; sums only of what is not null.
+  // Quantises `m` rows of x into `rows`.
   void (*quantize_rows)(const float* x, int64_t x_stride, int64_t m, const struct RowQuantView* rows);
   void (*int4)(const struct PanelArgs*);
   void (*int4_exact)(const struct PanelArgs*);

@@ -112,6 +112,7 @@ void int8_tile(const StoredArgs& a, int64_t row, int64_t column) {
   const uint8_t* w = static_cast<const uint8_t*>(a.weights) + static_cast<size_t>(column) * a.row_bytes;
   const size_t row_bytes = a.row_bytes;
   const int64_t k = a.rows.k, groups = a.rows.groups;
+  const __m256i ones = _mm256_set1_epi16(1);
   const int8_t* x = a.rows.q + row * k;
   const float* scale = a.rows.scale + row * groups;
   __m256 y[kRows][kColumns];
@@ -119,21 +120,16 @@ void int8_tile(const StoredArgs& a, int64_t row, int64_t column) {
     repeat<kColumns>([&](auto c) __attribute__((always_inline)) { y[r][c] = _mm256_setzero_ps(); });
   });
   for (int64_t g = 0; g < groups; ++g, w += 34, x += 32) {
-    __m256i x0[kRows], x1[kRows];
-    repeat<kRows>([&](auto r) __attribute__((always_inline)) {
-      x0[r] = _mm256_cvtepi8_epi16(load_128(x + r * k));
-      x1[r] = _mm256_cvtepi8_epi16(load_128(x + r * k + 16));
-    });
     repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
       const uint8_t* block = w + static_cast<size_t>(c) * row_bytes;
       if constexpr (kRows == 1) _mm_prefetch(block + kPrefetchBytes, _MM_HINT_T0);
-      const __m256i w0 = _mm256_cvtepi8_epi16(load_128(block + 2)),
-                    w1 = _mm256_cvtepi8_epi16(load_128(block + 18));
+      const __m256i weights = load_256(block + 2), size = _mm256_abs_epi8(weights);
       const __m256 w_scale = half_everywhere(block);
       repeat<kRows>([&](auto r) __attribute__((always_inline)) {
-        const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(w0, x0[r]), _mm256_madd_epi16(w1, x1[r]));
+        // |w| <= 128 as unsigned, |x| <= 127: a pair of products fits int16
+        const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(load_256(x + r * k), weights));
         const __m256 s = _mm256_mul_ps(w_scale, _mm256_broadcast_ss(scale + r * groups + g));
-        y[r][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), s, y[r][c]);
+        y[r][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones)), s, y[r][c]);
       });
     });
   }

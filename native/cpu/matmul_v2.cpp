@@ -64,14 +64,6 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t m, const RowQuantVi
       for (int i = 0; i < 32; ++i) sum += q[i];
       rows->sum[at] = rows->scale[at] * static_cast<float>(sum);
       rows->sum8[at] = 8 * sum;
-      if (rows->pairs == nullptr) continue;
-      int16_t* pairs = rows->pairs + r * rows->k + g * 32;
-      for (int i = 0; i < 32; i += 4) {
-        pairs[i] = q[i];
-        pairs[i + 1] = q[i + 2];
-        pairs[i + 2] = q[i + 1];
-        pairs[i + 3] = q[i + 3];
-      }
     }
   }
 }

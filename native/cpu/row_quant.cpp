@@ -9,12 +9,12 @@ size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
-size_t row_quant_bytes(int64_t m, int64_t k, bool with_pairs) {
+size_t row_quant_bytes(int64_t m, int64_t k) {
   const auto elements = static_cast<size_t>(m * k), groups = static_cast<size_t>(m * (k / kGroupSize));
-  return round_up(elements) + (with_pairs ? round_up(elements * 2) : 0) + 3 * round_up(groups * 4);
+  return round_up(elements) + 3 * round_up(groups * 4);
 }
 
-RowQuantView row_quant_view(std::byte* memory, int64_t m, int64_t k, bool with_pairs) {
+RowQuantView row_quant_view(std::byte* memory, int64_t m, int64_t k) {
   const auto elements = static_cast<size_t>(m * k), groups = static_cast<size_t>(m * (k / kGroupSize));
   const auto take = [&memory](size_t bytes) {
     std::byte* const from = memory;
@@ -23,7 +23,6 @@ RowQuantView row_quant_view(std::byte* memory, int64_t m, int64_t k, bool with_p
   };
   RowQuantView rows{};
   rows.q = reinterpret_cast<int8_t*>(take(elements));
-  if (with_pairs) rows.pairs = reinterpret_cast<int16_t*>(take(elements * 2));
   rows.scale = reinterpret_cast<float*>(take(groups * 4));
   rows.sum = reinterpret_cast<float*>(take(groups * 4));
   rows.sum8 = reinterpret_cast<int32_t*>(take(groups * 4));
@@ -35,7 +34,6 @@ RowQuantView row_quant_view(std::byte* memory, int64_t m, int64_t k, bool with_p
 RowQuantView row_quant_from(const RowQuantView& rows, int64_t row) {
   RowQuantView from = rows;
   from.q += row * rows.k;
-  if (from.pairs != nullptr) from.pairs += row * rows.k;
   from.scale += row * rows.groups;
   from.sum += row * rows.groups;
   from.sum8 += row * rows.groups;

@@ -9,11 +9,11 @@
 
 namespace crosscurrent::cpu {
 
-// k is a multiple of 32. `with_pairs` for int8 weights.
-size_t row_quant_bytes(int64_t m, int64_t k, bool with_pairs);
+// k is a multiple of 32.
+size_t row_quant_bytes(int64_t m, int64_t k);
 
 // Arrays of `m` rows in `memory` (aligned to 64).
-RowQuantView row_quant_view(std::byte* memory, int64_t m, int64_t k, bool with_pairs);
+RowQuantView row_quant_view(std::byte* memory, int64_t m, int64_t k);
 
 // The same arrays from row `row` on.
 RowQuantView row_quant_from(const RowQuantView& rows, int64_t row);

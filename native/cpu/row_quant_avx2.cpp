@@ -24,7 +24,7 @@ int32_t sum_of_lanes(__m256i v) {
   return _mm_cvtsi128_si32(half);
 }
 
-void quantize_group(const float* from, int8_t* q, int16_t* pairs, float* scale, float* sum, int32_t* sum8) {
+void quantize_group(const float* from, int8_t* q, float* scale, float* sum, int32_t* sum8) {
   __m256 x[4];
   for (int i = 0; i < 4; ++i) x[i] = _mm256_loadu_ps(from + 8 * i);
   const float largest = largest_magnitude(x);
@@ -42,14 +42,6 @@ void quantize_group(const float* from, int8_t* q, int16_t* pairs, float* scale, 
   *scale = s;
   *sum = s * static_cast<float>(total);
   *sum8 = static_cast<int32_t>(static_cast<uint32_t>(total) * 8u);
-  if (pairs == nullptr) return;
-  const __m256i order =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
-  const __m256i swapped = _mm256_shuffle_epi8(bytes, order);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(pairs),
-                      _mm256_cvtepi8_epi16(_mm256_castsi256_si128(swapped)));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(pairs + 16),
-                      _mm256_cvtepi8_epi16(_mm256_extracti128_si256(swapped, 1)));
 }
 
 }  // namespace
@@ -57,11 +49,10 @@ void quantize_group(const float* from, int8_t* q, int16_t* pairs, float* scale, 
 void quantize_rows(const float* x, int64_t x_stride, int64_t m, const RowQuantView* rows) {
   for (int64_t r = 0; r < m; ++r) {
     int8_t* q = rows->q + r * rows->k;
-    int16_t* pairs = rows->pairs != nullptr ? rows->pairs + r * rows->k : nullptr;
     for (int64_t g = 0; g < rows->groups; ++g) {
       const int64_t at = r * rows->groups + g;
-      quantize_group(x + r * x_stride + g * 32, q + g * 32, pairs != nullptr ? pairs + g * 32 : nullptr,
-                     rows->scale + at, rows->sum + at, rows->sum8 + at);
+      quantize_group(x + r * x_stride + g * 32, q + g * 32, rows->scale + at, rows->sum + at,
+                     rows->sum8 + at);
     }
   }
 }

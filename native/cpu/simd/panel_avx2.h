@@ -42,10 +42,16 @@ static inline void store_columns(const Columns& c, float* y, int h, __m256 value
   }
 }
 
-// The last step of a row: bias, then y.
-static inline void finish_columns(const Columns& c, float* y, __m256 y0, __m256 y1) {
-  store_columns(c, y, 0, c.has_bias ? _mm256_add_ps(y0, c.bias[0]) : y0);
-  store_columns(c, y, 1, c.has_bias ? _mm256_add_ps(y1, c.bias[1]) : y1);
+// Sums over k are carried between pieces of k in y itself: f32, so nothing is lost.
+static inline void load_partial_columns(const Columns& c, const float* y, bool is_first, __m256 (&sums)[2]) {
+  sums[0] = is_first ? _mm256_setzero_ps() : _mm256_maskload_ps(y, c.mask[0]);
+  sums[1] = is_first ? _mm256_setzero_ps() : _mm256_maskload_ps(y + 8, c.mask[1]);
+}
+
+static inline void finish_columns(const Columns& c, float* y, bool is_last, const __m256 (&sums)[2]) {
+  const bool add_bias = is_last && c.has_bias;
+  store_columns(c, y, 0, add_bias ? _mm256_add_ps(sums[0], c.bias[0]) : sums[0]);
+  store_columns(c, y, 1, add_bias ? _mm256_add_ps(sums[1], c.bias[1]) : sums[1]);
 }
 
 }  // namespace crosscurrent::cpu::avx2
