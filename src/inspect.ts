@@ -1,7 +1,7 @@
 import type { Program } from './graph/compile.js';
 import { defaultModelPath } from './load.js';
 import type { MemoryPlan } from './model.js';
-import { type CheckpointInfo, type PlanOptions, pageTokens, planModel, decodeWindow } from './model-plan.js';
+import { type CheckpointInfo, decodeWindow, type PlanOptions, pageTokens, planModel } from './model-plan.js';
 import { openModelFiles } from './weights/open.js';
 
 export interface Inspection extends CheckpointInfo {
@@ -12,8 +12,14 @@ export interface Inspection extends CheckpointInfo {
 }
 
 /** What a model is and what it would take to run it. Reads headers only. @throws as `load` */
-export async function inspect(path?: string, options: PlanOptions & { signal?: AbortSignal } = {}): Promise<Inspection> {
-  const files = await openModelFiles(path ?? (await defaultModelPath()), options.signal ? { signal: options.signal } : {});
+export async function inspect(
+  path?: string,
+  options: PlanOptions & { signal?: AbortSignal } = {},
+): Promise<Inspection> {
+  const files = await openModelFiles(
+    path ?? (await defaultModelPath()),
+    options.signal ? { signal: options.signal } : {},
+  );
   try {
     const { info, program, context, slots, pages } = await planModel(files, options);
     const weights = files.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -22,7 +28,13 @@ export async function inspect(path?: string, options: PlanOptions & { signal?: A
       if (kind === 'kv') cache += 4 * pages * pageTokens * elements;
       else states += 4 * slots * (elements + decodeWindow * pendingElements);
     }
-    const memory = { weights, activations: program.arenaBytes, states, cache, total: weights + program.arenaBytes + states + cache };
+    const memory = {
+      weights,
+      activations: program.arenaBytes,
+      states,
+      cache,
+      total: weights + program.arenaBytes + states + cache,
+    };
     return { ...info, context, memory, program };
   } finally {
     files.close();

@@ -49,14 +49,19 @@ export async function load(path?: string, options: LoadOptions = {}): Promise<Mo
       ...(options.onProgress ? { onProgress: options.onProgress } : {}),
     });
     opened.push(weights);
-    const session = await openSession(program, weights, {
-      slots: plan.slots,
-      pages: plan.pages,
-      pageTokens,
-      window: decodeWindow,
-      threads: options.threads ?? 0,
-      exact: options.activations === 'exact',
-    });
+    const session = await openSession(
+      program,
+      weights,
+      {
+        slots: plan.slots,
+        pages: plan.pages,
+        pageTokens,
+        window: decodeWindow,
+        threads: options.threads ?? 0,
+        exact: options.activations === 'exact',
+      },
+      signal,
+    );
     opened.push(session);
     const tokenizer = await tokenizing;
     signal?.throwIfAborted();
@@ -64,9 +69,22 @@ export async function load(path?: string, options: LoadOptions = {}): Promise<Mo
     const { context, slots, pages } = plan;
     const limits = { ...plan.program.bounds, slots, pages, pageTokens, context, chunk: chunkTokens };
     const { arena: activationBytes, states, kv: cache } = session.bytes;
-    const memory = { weights: weights.bytes, activations: activationBytes, states, cache, total: weights.bytes + activationBytes + states + cache };
+    const memory = {
+      weights: weights.bytes,
+      activations: activationBytes,
+      states,
+      cache,
+      total: weights.bytes + activationBytes + states + cache,
+    };
     return new Model({
-      info: { ...plan.info, device: 'cpu', isa: devices()[0]?.isa ?? 'unknown', activations: options.activations ?? 'fast', context, memory },
+      info: {
+        ...plan.info,
+        device: 'cpu',
+        isa: devices()[0]?.isa ?? 'unknown',
+        activations: options.activations ?? 'fast',
+        context,
+        memory,
+      },
       program: plan.program,
       scheduler: new Scheduler(session, limits),
       tokenizer,
@@ -81,7 +99,8 @@ export async function load(path?: string, options: LoadOptions = {}): Promise<Mo
 
 function checkOptions({ device, threads, activations }: LoadOptions): void {
   checkPositive('threads', threads);
-  if (device !== undefined && device !== 'auto' && device !== 'cpu') throw mismatch('DEVICE_UNAVAILABLE', 'device', 'auto or cpu', device);
+  if (device !== undefined && device !== 'auto' && device !== 'cpu')
+    throw mismatch('DEVICE_UNAVAILABLE', 'device', 'auto or cpu', device);
   if (activations !== undefined && activations !== 'fast' && activations !== 'exact')
     throw mismatch('INVALID_ARGUMENT', 'activations', 'fast or exact', activations);
 }
@@ -95,5 +114,8 @@ export async function defaultModelPath(): Promise<string> {
       if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error;
     }
   }
-  throw new CrosscurrentError('IO', 'model: no path given, and the package crosscurrent-tiny is not installed (npm install crosscurrent-tiny)');
+  throw new CrosscurrentError(
+    'IO',
+    'model: no path given, and the package crosscurrent-tiny is not installed (npm install crosscurrent-tiny)',
+  );
 }

@@ -71,10 +71,16 @@ export class Model implements AsyncDisposable {
     return new Generation(this.#host, options, async () => {
       this.#checkOpen();
       const ids = await this.#promptIds(prompt, options);
-      if (ids.length === 0) throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one token, got none');
+      if (ids.length === 0)
+        throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one token, got none');
       const { scheduler } = this.#parts;
       if (ids.length >= scheduler.limits.context)
-        throw mismatch('CONTEXT_OVERFLOW', 'prompt', `fewer than ${scheduler.limits.context} tokens (the context)`, ids.length);
+        throw mismatch(
+          'CONTEXT_OVERFLOW',
+          'prompt',
+          `fewer than ${scheduler.limits.context} tokens (the context)`,
+          ids.length,
+        );
       const state = await scheduler.open(options.signal);
       try {
         append(state, ids, this.#host);
@@ -159,7 +165,11 @@ export class Model implements AsyncDisposable {
   #needTokenizer(): Tokenizer {
     this.#checkOpen();
     const { tokenizer } = this.#parts;
-    if (!tokenizer) throw new CrosscurrentError('MISSING_TOKENIZER', `${this.info.path}: no tokenizer there; pass token ids as an Int32Array`);
+    if (!tokenizer)
+      throw new CrosscurrentError(
+        'MISSING_TOKENIZER',
+        `${this.info.path}: no tokenizer there; pass token ids as an Int32Array`,
+      );
     return tokenizer;
   }
 
@@ -172,12 +182,18 @@ export class Model implements AsyncDisposable {
       if (options.raw || tokenizer.chatTemplate === undefined) return tokenizer.encode(prompt, signal);
       return this.#chatIds(tokenizer, [{ role: 'user', content: prompt }], options);
     }
-    if (!Array.isArray(prompt)) throw mismatch('INVALID_ARGUMENT', 'prompt', 'a string, messages or an Int32Array', typeof prompt);
+    if (!Array.isArray(prompt))
+      throw mismatch('INVALID_ARGUMENT', 'prompt', 'a string, messages or an Int32Array', typeof prompt);
     return this.#chatIds(tokenizer, prompt as readonly ChatMessage[], options);
   }
 
-  async #chatIds(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: GenerateOptions): Promise<Int32Array> {
-    if (messages.length === 0) throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one message, got none');
+  async #chatIds(
+    tokenizer: Tokenizer,
+    messages: readonly ChatMessage[],
+    options: GenerateOptions,
+  ): Promise<Int32Array> {
+    if (messages.length === 0)
+      throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one message, got none');
     const signal = options.signal ? { signal: options.signal } : {};
     const variables = options.templateVariables ? { variables: options.templateVariables } : {};
     const tools = options.tools ? { tools: options.tools } : {};

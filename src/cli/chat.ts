@@ -11,7 +11,11 @@ export async function chat(flags: Flags): Promise<void> {
   const loading = interruptSignal();
   await using model = await loadWithProgress(flags, loading.signal);
   loading.release();
-  const terminal = createInterface({ input: process.stdin, output: process.stdout, terminal: process.stdin.isTTY === true });
+  const terminal = createInterface({
+    input: process.stdin,
+    output: process.stdout,
+    terminal: process.stdin.isTTY === true,
+  });
   const messages: ChatMessage[] = flags.system ? [{ role: 'system', content: flags.system }] : [];
   const show = (): void => {
     if (process.stdin.isTTY) terminal.setPrompt('> ');
@@ -28,7 +32,11 @@ export async function chat(flags: Flags): Promise<void> {
   }
 }
 
-async function answer(model: Awaited<ReturnType<typeof loadWithProgress>>, messages: readonly ChatMessage[], flags: Flags): Promise<string> {
+async function answer(
+  model: Awaited<ReturnType<typeof loadWithProgress>>,
+  messages: readonly ChatMessage[],
+  flags: Flags,
+): Promise<string> {
   const { signal, release } = interruptSignal();
   let text = '';
   try {

@@ -1,7 +1,10 @@
 import { inspect } from '../inspect.js';
 import { showBytes, table } from './table.js';
 
-export async function inspectCommand(path: string | undefined, flags: { context?: number; json?: boolean; program?: boolean }): Promise<void> {
+export async function inspectCommand(
+  path: string | undefined,
+  flags: { context?: number; json?: boolean; program?: boolean },
+): Promise<void> {
   const report = await inspect(path, flags.context === undefined ? {} : { context: flags.context });
   const { program, ...facts } = report;
   if (flags.json) {
@@ -19,7 +22,12 @@ export async function inspectCommand(path: string | undefined, flags: { context?
       ['vocabulary', String(report.vocab)],
       ['width', String(report.dim)],
       ['trained context', String(report.maxPositions)],
-      ['tensors', Object.entries(report.dtypes).map(([dtype, count]) => `${count} ${dtype}`).join(', ')],
+      [
+        'tensors',
+        Object.entries(report.dtypes)
+          .map(([dtype, count]) => `${count} ${dtype}`)
+          .join(', '),
+      ],
       ['memory for', `${report.context} tokens a sequence`],
       ['  weights', `${showBytes(memory.weights)} (as stored)`],
       ['  activations', showBytes(memory.activations)],

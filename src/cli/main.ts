@@ -60,12 +60,17 @@ program
   .option('--json', 'one JSON object')
   .action(inspectCommand);
 
-program.command('devices').description('what models can run on here').option('--json', 'one JSON array').action(devicesCommand);
+program
+  .command('devices')
+  .description('what models can run on here')
+  .option('--json', 'one JSON array')
+  .action(devicesCommand);
 
 try {
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CrosscurrentError) process.stderr.write(`crosscurrent: ${error.message} (${error.code})\n`);
-  else process.stderr.write(`crosscurrent: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  else
+    process.stderr.write(`crosscurrent: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   process.exitCode = 1;
 }

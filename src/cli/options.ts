@@ -18,8 +18,13 @@ export interface ModelFlags {
 }
 
 /** The entries of `from` that are there, under the same names. */
-export function pick<T extends object, K extends keyof T>(from: T, ...keys: K[]): { [P in K]?: Exclude<T[P], undefined> } {
-  return Object.fromEntries(keys.flatMap((key) => (from[key] === undefined ? [] : [[key, from[key]]]))) as { [P in K]?: Exclude<T[P], undefined> };
+export function pick<T extends object, K extends keyof T>(
+  from: T,
+  ...keys: K[]
+): { [P in K]?: Exclude<T[P], undefined> } {
+  return Object.fromEntries(keys.flatMap((key) => (from[key] === undefined ? [] : [[key, from[key]]]))) as {
+    [P in K]?: Exclude<T[P], undefined>;
+  };
 }
 
 export const samplingOf = (flags: ModelFlags): SamplingOptions & { maxTokens?: number } =>

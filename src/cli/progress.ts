@@ -4,7 +4,12 @@ import { Presets, SingleBar } from 'cli-progress';
 export function progressBar(label: string): { update(done: number, total: number): void; stop(): void } {
   if (!process.stderr.isTTY) return { update: () => {}, stop: () => {} };
   const bar = new SingleBar(
-    { format: `${label} {bar} {percentage}% of {megabytes} MB`, stream: process.stderr, clearOnComplete: true, hideCursor: true },
+    {
+      format: `${label} {bar} {percentage}% of {megabytes} MB`,
+      stream: process.stderr,
+      clearOnComplete: true,
+      hideCursor: true,
+    },
     Presets.shades_classic,
   );
   let started = false;

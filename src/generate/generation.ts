@@ -1,6 +1,14 @@
 import type { SequenceState } from '../state/sequence-state.js';
 import type { Tokenizer, TokenStream } from '../text/index.js';
-import { type Completion, checkMaxTokens, checkStops, type FinishReason, type GenerateOptions, type GenerationStats, type Piece } from './options.js';
+import {
+  type Completion,
+  checkMaxTokens,
+  checkStops,
+  type FinishReason,
+  type GenerateOptions,
+  type GenerationStats,
+  type Piece,
+} from './options.js';
 import { Sampler } from './sampling.js';
 import type { Scheduler } from './scheduler.js';
 import { StopMatcher } from './stop.js';
@@ -93,7 +101,13 @@ export class Generation implements AsyncIterable<Piece> {
   }
 }
 
-function statsOf(output: Output, sampler: Sampler, promptTokens: number, start: number, peakBytes: number): GenerationStats {
+function statsOf(
+  output: Output,
+  sampler: Sampler,
+  promptTokens: number,
+  start: number,
+  peakBytes: number,
+): GenerationStats {
   const firstTokenMs = output.firstAt - start;
   const decodeMs = output.lastAt - output.firstAt;
   return {
@@ -145,7 +159,8 @@ class Output {
 
   /** No more tokens come; `reason` is why, unless a token already said so. */
   end(reason: FinishReason): void {
-    if (this.#stream && this.#stops.found === undefined) this.#text += this.#stops.push(this.#stream.end()) + this.#stops.end();
+    if (this.#stream && this.#stops.found === undefined)
+      this.#text += this.#stops.push(this.#stream.end()) + this.#stops.end();
     if (this.reason === 'length') this.reason = reason;
     this.#ended = true;
     this.#notify();

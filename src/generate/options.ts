@@ -57,13 +57,15 @@ export interface Completion {
 
 export function checkMaxTokens(value: number | undefined): number {
   if (value === undefined) return Number.POSITIVE_INFINITY;
-  if (!Number.isInteger(value) || value < 1) throw mismatch('INVALID_ARGUMENT', 'maxTokens', 'a positive integer', String(value));
+  if (!Number.isInteger(value) || value < 1)
+    throw mismatch('INVALID_ARGUMENT', 'maxTokens', 'a positive integer', String(value));
   return value;
 }
 
 export function checkStops(value: string | readonly string[] | undefined): readonly string[] {
   const stops = value === undefined ? [] : typeof value === 'string' ? [value] : value;
   for (const stop of stops)
-    if (typeof stop !== 'string' || stop === '') throw mismatch('INVALID_ARGUMENT', 'stop', 'strings that are not empty', stop);
+    if (typeof stop !== 'string' || stop === '')
+      throw mismatch('INVALID_ARGUMENT', 'stop', 'strings that are not empty', stop);
   return stops;
 }

@@ -40,7 +40,8 @@ export class Sampler {
     const presence = number(options, 'presencePenalty', 0, -1e3, 1e3);
     const frequency = number(options, 'frequencyPenalty', 0, -1e3, 1e3);
     const topK = options.topK ?? 0;
-    if (!Number.isInteger(topK) || topK < 0) throw mismatch('INVALID_ARGUMENT', 'topK', 'an integer, 0 or more', show(topK));
+    if (!Number.isInteger(topK) || topK < 0)
+      throw mismatch('INVALID_ARGUMENT', 'topK', 'an integer, 0 or more', show(topK));
     this.#topK = Math.min(topK, vocab);
     this.#floats = Float32Array.of(temperature, topP, minP, repetition, presence, frequency);
     this.usesHistory = repetition !== 1 || presence !== 0 || frequency !== 0;
@@ -48,7 +49,8 @@ export class Sampler {
     const bias = Object.entries(options.logitBias ?? {});
     this.biasIds = bias.map(([key]) => {
       const id = Number(key);
-      if (!Number.isInteger(id) || id < 0 || id >= vocab) throw mismatch('TOKEN_OUT_OF_RANGE', 'logitBias', `token ids 0..${vocab - 1}`, key);
+      if (!Number.isInteger(id) || id < 0 || id >= vocab)
+        throw mismatch('TOKEN_OUT_OF_RANGE', 'logitBias', `token ids 0..${vocab - 1}`, key);
       return id;
     });
     this.biasValues = bias.map(([key, value]) => {
@@ -60,7 +62,14 @@ export class Sampler {
 
   /** Writes the ten words of one row; `position` is that of the token to be chosen. */
   write(words: Int32Array, floats: Float32Array, at: number, position: number): void {
-    const [temperature, topP, minP, repetition, presence, frequency] = this.#floats as unknown as [number, number, number, number, number, number];
+    const [temperature, topP, minP, repetition, presence, frequency] = this.#floats as unknown as [
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
+    ];
     floats[at] = temperature;
     words[at + 1] = this.#topK;
     floats[at + 2] = topP;
@@ -74,18 +83,32 @@ export class Sampler {
   }
 }
 
-const show = (value: unknown): string => (typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value)));
+const show = (value: unknown): string =>
+  typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
 
-function number(options: SamplingOptions, key: keyof SamplingOptions, fallback: number, low: number, high: number): number {
+function number(
+  options: SamplingOptions,
+  key: keyof SamplingOptions,
+  fallback: number,
+  low: number,
+  high: number,
+): number {
   const value = options[key] ?? fallback;
   if (typeof value !== 'number' || !(value >= low && value <= high))
-    throw mismatch('INVALID_ARGUMENT', key, high === Number.MAX_VALUE ? `a number, ${low} or more` : `a number, ${low}..${high}`, show(value));
+    throw mismatch(
+      'INVALID_ARGUMENT',
+      key,
+      high === Number.MAX_VALUE ? `a number, ${low} or more` : `a number, ${low}..${high}`,
+      show(value),
+    );
   return value;
 }
 
 function seedOf(seed: number | bigint | undefined): bigint {
   if (seed === undefined) return randomBytes(8).readBigUInt64LE();
-  if (typeof seed === 'number' && !Number.isSafeInteger(seed)) throw mismatch('INVALID_ARGUMENT', 'seed', 'a whole number', show(seed));
-  if (typeof seed !== 'number' && typeof seed !== 'bigint') throw mismatch('INVALID_ARGUMENT', 'seed', 'a whole number', show(seed));
+  if (typeof seed === 'number' && !Number.isSafeInteger(seed))
+    throw mismatch('INVALID_ARGUMENT', 'seed', 'a whole number', show(seed));
+  if (typeof seed !== 'number' && typeof seed !== 'bigint')
+    throw mismatch('INVALID_ARGUMENT', 'seed', 'a whole number', show(seed));
   return BigInt.asUintN(64, BigInt(seed));
 }

@@ -6,7 +6,10 @@ import { type StepEntry, stepWords } from './step-words.js';
 
 /** What a scheduler needs of a native session. */
 export interface StepRunner {
-  step(words: Int32Array, want: { ids: boolean; logits: boolean }): Promise<{ ids?: Int32Array; logits?: Float32Array }>;
+  step(
+    words: Int32Array,
+    want: { ids: boolean; logits: boolean },
+  ): Promise<{ ids?: Int32Array; logits?: Float32Array }>;
   copy(slotPairs: Int32Array, pagePairs: Int32Array): Promise<void>;
   save(slot: number, pages: Int32Array): Promise<Uint8Array>;
   restore(bytes: Uint8Array, slot: number, pages: Int32Array): Promise<void>;
@@ -82,7 +85,11 @@ export class Scheduler {
     signal?.throwIfAborted();
     while (this.#freeSlots.length === 0) await this.#slotFreed(signal);
     this.#checkOpen();
-    return new SequenceState(this.#freeSlots.pop() as number, this.#pool, this.limits.pages > 0 ? this.limits.pageTokens : 0);
+    return new SequenceState(
+      this.#freeSlots.pop() as number,
+      this.#pool,
+      this.limits.pages > 0 ? this.limits.pageTokens : 0,
+    );
   }
 
   close(state: SequenceState): void {
@@ -98,7 +105,8 @@ export class Scheduler {
     try {
       if (!twin.reserve(state.ids.length)) throw this.#noRoom(state.ids.length);
       const pagePairs = state.shareWith(twin);
-      if (state.processed > 0) await this.#runner.copy(Int32Array.of(state.slot, twin.slot), Int32Array.from(pagePairs));
+      if (state.processed > 0)
+        await this.#runner.copy(Int32Array.of(state.slot, twin.slot), Int32Array.from(pagePairs));
       return twin;
     } catch (error) {
       this.close(twin);
@@ -122,7 +130,8 @@ export class Scheduler {
     signal?.throwIfAborted();
     this.#checkOpen();
     if (task.state.lost) throw new CrosscurrentError('INVALID_STATE', 'sequence: its state was lost in a failed step');
-    if (task.capacity > this.limits.context) throw mismatch('CONTEXT_OVERFLOW', 'tokens', `at most ${this.limits.context} (the context)`, task.capacity);
+    if (task.capacity > this.limits.context)
+      throw mismatch('CONTEXT_OVERFLOW', 'tokens', `at most ${this.limits.context} (the context)`, task.capacity);
     if (task.target <= task.state.processed) return;
     const { promise, resolve, reject } = withResolvers();
     const queued: Queued = { task, resolve, reject, admitted: false, ended: false, inFlight: false, reason: undefined };
@@ -142,7 +151,8 @@ export class Scheduler {
   /** Ends everything that waits or runs, and returns when no step is running. Idempotent. */
   async dispose(): Promise<void> {
     this.#disposed = true;
-    for (const queued of this.#queue) end(queued, new CrosscurrentError('DISPOSED', 'the model was disposed while generating'));
+    for (const queued of this.#queue)
+      end(queued, new CrosscurrentError('DISPOSED', 'the model was disposed while generating'));
     for (const wake of this.#slotWaiters.splice(0)) wake();
     await this.#loopEnd;
   }
@@ -152,7 +162,12 @@ export class Scheduler {
   }
 
   #noRoom(tokens: number): CrosscurrentError {
-    return mismatch('OUT_OF_MEMORY', 'kv pages', `room for ${tokens} more tokens`, this.#pool.available * this.limits.pageTokens);
+    return mismatch(
+      'OUT_OF_MEMORY',
+      'kv pages',
+      `room for ${tokens} more tokens`,
+      this.#pool.available * this.limits.pageTokens,
+    );
   }
 
   #slotFreed(signal: AbortSignal | undefined): Promise<void> {
@@ -183,8 +198,14 @@ export class Scheduler {
       }
       const behind = ({ task }: Queued): number => task.target - task.state.processed;
       const fresh = ({ task }: Queued): boolean => task.state.ids.length - task.state.processed > 1 || !generates(task);
-      await this.#step('prefill', ready.filter((queued) => !queued.ended && behind(queued) > 0 && fresh(queued)));
-      await this.#step('decode', ready.filter((queued) => !queued.ended && behind(queued) === 1 && generates(queued.task)));
+      await this.#step(
+        'prefill',
+        ready.filter((queued) => !queued.ended && behind(queued) > 0 && fresh(queued)),
+      );
+      await this.#step(
+        'decode',
+        ready.filter((queued) => !queued.ended && behind(queued) === 1 && generates(queued.task)),
+      );
     }
   }
 
@@ -218,7 +239,16 @@ export class Scheduler {
       const wanted = wantsLogits ? Array.from({ length: count }, (_, i) => i) : ends && task.sampler ? [count - 1] : [];
       if (count === 0 || rows + wanted.length > this.limits.rows) continue;
       task.state.grow(first + count);
-      chosen.push({ queued, first, entry: { state: task.state, ids: task.state.ids.slice(first, first + count), rows: wanted, sampler: task.sampler } });
+      chosen.push({
+        queued,
+        first,
+        entry: {
+          state: task.state,
+          ids: task.state.ids.slice(first, first + count),
+          rows: wanted,
+          sampler: task.sampler,
+        },
+      });
       tokens += count;
       rows += wanted.length;
     }
@@ -228,7 +258,10 @@ export class Scheduler {
     this.#queue = [...this.#queue.filter((queued) => !served.has(queued)), ...served];
     for (const queued of served) queued.inFlight = true;
     try {
-      const words = stepWords(kind, chosen.map(({ entry }) => entry));
+      const words = stepWords(
+        kind,
+        chosen.map(({ entry }) => entry),
+      );
       const result = await this.#runner.step(words, { ids: rows > 0 && !wantsLogits, logits: wantsLogits });
       this.#settle(kind, chosen, result);
     } catch (error) {

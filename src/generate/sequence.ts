@@ -34,7 +34,10 @@ export class Sequence implements AsyncDisposable {
       const before = state.ids.length;
       append(state, ids, this.#host);
       try {
-        await this.#host.scheduler.run({ state, target: state.ids.length - 1, capacity: state.ids.length }, options.signal);
+        await this.#host.scheduler.run(
+          { state, target: state.ids.length - 1, capacity: state.ids.length },
+          options.signal,
+        );
       } catch (error) {
         state.ids.length = Math.max(before, state.processed);
         throw error;
@@ -74,7 +77,8 @@ export class Sequence implements AsyncDisposable {
   async dispose(): Promise<void> {
     const state = this.#state;
     if (!state) return;
-    if (this.#busy) throw new CrosscurrentError('INVALID_STATE', 'sequence: disposed while it is in use; cancel that first');
+    if (this.#busy)
+      throw new CrosscurrentError('INVALID_STATE', 'sequence: disposed while it is in use; cancel that first');
     this.#state = undefined;
     this.#host.scheduler.close(state);
   }
@@ -109,7 +113,12 @@ export class Sequence implements AsyncDisposable {
 export function append(state: SequenceState, ids: ArrayLike<number>, host: GenerationHost): void {
   const { context } = host.scheduler.limits;
   if (state.ids.length + ids.length > context)
-    throw mismatch('CONTEXT_OVERFLOW', 'prompt', `at most ${context} tokens (the context)`, state.ids.length + ids.length);
+    throw mismatch(
+      'CONTEXT_OVERFLOW',
+      'prompt',
+      `at most ${context} tokens (the context)`,
+      state.ids.length + ids.length,
+    );
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i] as number;
     if (!Number.isInteger(id) || id < 0 || id >= host.vocab)
@@ -125,7 +134,14 @@ const saveHeaderWords = 5;
 async function saveState(host: GenerationHost, state: SequenceState): Promise<Uint8Array> {
   if (state.lost) throw new CrosscurrentError('INVALID_STATE', 'sequence: its state was lost in a failed step');
   const native = state.processed > 0 ? await host.scheduler.save(state) : new Uint8Array(0);
-  const words = Int32Array.of(saveMagic, host.vocab, state.ids.length, state.length, state.accepted.length, ...state.accepted);
+  const words = Int32Array.of(
+    saveMagic,
+    host.vocab,
+    state.ids.length,
+    state.length,
+    state.accepted.length,
+    ...state.accepted,
+  );
   const bytes = new Uint8Array(4 * (words.length + state.ids.length) + native.length);
   bytes.set(new Uint8Array(words.buffer));
   bytes.set(new Uint8Array(Int32Array.from(state.ids).buffer), 4 * words.length);
@@ -135,7 +151,8 @@ async function saveState(host: GenerationHost, state: SequenceState): Promise<Ui
 
 /** Fills an empty sequence from `save()`'s bytes. @throws INVALID_STATE when they are damaged or of another model. */
 export async function restoreState(host: GenerationHost, state: SequenceState, bytes: Uint8Array): Promise<void> {
-  const wrong = (operand: string, expected: string, got: unknown): Error => mismatch('INVALID_STATE', `saved sequence: ${operand}`, expected, got);
+  const wrong = (operand: string, expected: string, got: unknown): Error =>
+    mismatch('INVALID_STATE', `saved sequence: ${operand}`, expected, got);
   if (bytes.length < 4 * saveHeaderWords) throw wrong('size', `at least ${4 * saveHeaderWords} bytes`, bytes.length);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const word = (index: number): number => view.getInt32(4 * index, true);
@@ -144,13 +161,19 @@ export async function restoreState(host: GenerationHost, state: SequenceState, b
   const [tokens, length, accepted] = [word(2), word(3), word(4)];
   const { context } = host.scheduler.limits;
   if (tokens < 0 || tokens > context) throw wrong('tokens', `0..${context}`, tokens);
-  if (length < 0 || accepted < 0 || length + accepted > tokens) throw wrong('processed tokens', `at most ${tokens}`, length + accepted);
+  if (length < 0 || accepted < 0 || length + accepted > tokens)
+    throw wrong('processed tokens', `at most ${tokens}`, length + accepted);
   const idsAt = saveHeaderWords + accepted;
   const nativeAt = 4 * (idsAt + tokens);
   if (bytes.length < nativeAt) throw wrong('size', `at least ${nativeAt} bytes`, bytes.length);
   const nodes = Array.from({ length: accepted }, (_, i) => word(saveHeaderWords + i));
-  if (nodes.some((node, i) => node < 0 || node <= (nodes[i - 1] ?? -1))) throw wrong('accepted nodes', 'rising numbers', nodes);
-  append(state, Array.from({ length: tokens }, (_, i) => word(idsAt + i)), host);
+  if (nodes.some((node, i) => node < 0 || node <= (nodes[i - 1] ?? -1)))
+    throw wrong('accepted nodes', 'rising numbers', nodes);
+  append(
+    state,
+    Array.from({ length: tokens }, (_, i) => word(idsAt + i)),
+    host,
+  );
   const processed = length + accepted;
   if (processed > 0) await host.scheduler.restore(state, bytes.subarray(nativeAt), processed);
   else if (bytes.length !== nativeAt) throw wrong('size', `${nativeAt} bytes`, bytes.length);

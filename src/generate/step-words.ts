@@ -25,12 +25,15 @@ export function stepWords(kind: keyof typeof stepClass, entries: readonly StepEn
   const accepted = count(({ state }) => state.accepted.length);
   const maxPages = Math.max(...entries.map(({ state }) => state.pages.length));
   const samples = entries.some(({ sampler }) => sampler !== undefined);
-  const historyOf = ({ sampler, state, rows: wanted }: StepEntry): number => (sampler?.usesHistory && wanted.length > 0 ? state.ids.length : 0);
+  const historyOf = ({ sampler, state, rows: wanted }: StepEntry): number =>
+    sampler?.usesHistory && wanted.length > 0 ? state.ids.length : 0;
   const history = count(historyOf);
   const biases = count(({ sampler, rows: wanted }) => (wanted.length > 0 ? (sampler?.biasIds.length ?? 0) : 0));
   const sampling = samples ? rows * sampleWords + 2 * (rows + 1) + history + 2 * biases : 0;
 
-  const words = new Int32Array(headerWords + 3 * t + 2 * (seqs + 1) + 2 * seqs + accepted + seqs * maxPages + rows + sampling);
+  const words = new Int32Array(
+    headerWords + 3 * t + 2 * (seqs + 1) + 2 * seqs + accepted + seqs * maxPages + rows + sampling,
+  );
   const floats = new Float32Array(words.buffer);
   words.set([stepClass[kind], t, seqs, rows, maxPages, history, biases, samples ? 1 : 0]);
   let at = headerWords;

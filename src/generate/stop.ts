@@ -43,6 +43,7 @@ export class StopMatcher {
 
 /** Length of the longest proper prefix of `stop` that `text` ends with. */
 function overlap(text: string, stop: string): number {
-  for (let length = Math.min(stop.length - 1, text.length); length > 0; length--) if (text.endsWith(stop.slice(0, length))) return length;
+  for (let length = Math.min(stop.length - 1, text.length); length > 0; length--)
+    if (text.endsWith(stop.slice(0, length))) return length;
   return 0;
 }

@@ -45,13 +45,15 @@ const stateNumber = { kv: 0, conv: 1, scan: 2 } as const;
 const formNumber = { f32: 0, matrix: 1 } as const;
 const arenaUnit = 64;
 
-export const boundOf = (dim: Dim, bounds: Bounds): number => (typeof dim === 'number' ? dim : dim.times * bounds[dim.symbol]);
+export const boundOf = (dim: Dim, bounds: Bounds): number =>
+  typeof dim === 'number' ? dim : dim.times * bounds[dim.symbol];
 
 /** Lowers a graph to a program: buffers with places in one arena, then the ops in order. */
 export function compile(graph: Graph, outputs: { logits: Tensor; ids?: Tensor }, options: CompileOptions): Program {
   const { bounds } = options;
   for (const [name, value] of Object.entries(bounds))
-    if (!Number.isInteger(value) || value < 1) throw mismatch('INVALID_ARGUMENT', `bounds.${name}`, 'a positive integer', value);
+    if (!Number.isInteger(value) || value < 1)
+      throw mismatch('INVALID_ARGUMENT', `bounds.${name}`, 'a positive integer', value);
   const nodes = reachable(graph, Object.values(outputs));
   const plan = planArena(graph, nodes, Object.values(outputs), bounds, options.keepAll ?? false);
 
@@ -155,7 +157,9 @@ function reachable(graph: Graph, outputs: readonly Tensor[]): Node[] {
   for (const { storage } of outputs) if (storage.role === 'scratch') wanted.add(storage.index);
   const kept: Node[] = [];
   for (const node of graph.nodes.toReversed()) {
-    const makes = Object.values(node.results).some(({ storage }) => storage.role === 'scratch' && wanted.has(storage.index));
+    const makes = Object.values(node.results).some(
+      ({ storage }) => storage.role === 'scratch' && wanted.has(storage.index),
+    );
     if (!makes) continue;
     kept.push(node);
     for (const tensor of Object.values(node.operands))

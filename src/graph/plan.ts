@@ -15,7 +15,13 @@ const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
  * Places every intermediate in one arena at its largest size. Two share bytes when their lifetimes (first to last node that
  * touches them) do not overlap: largest first, each at the lowest offset free over its lifetime.
  */
-export function planArena(graph: Graph, nodes: readonly Node[], outputs: readonly Tensor[], bounds: Bounds, keepAll: boolean): ArenaPlan {
+export function planArena(
+  graph: Graph,
+  nodes: readonly Node[],
+  outputs: readonly Tensor[],
+  bounds: Bounds,
+  keepAll: boolean,
+): ArenaPlan {
   const sizes = new Array<number>(graph.scratchCount).fill(0);
   const first = new Array<number>(graph.scratchCount).fill(-1);
   const last = new Array<number>(graph.scratchCount).fill(-1);
@@ -30,7 +36,10 @@ export function planArena(graph: Graph, nodes: readonly Node[], outputs: readonl
     for (const tensor of Object.values(node.results)) {
       touch(tensor, at);
       const { storage, shape } = tensor;
-      const elements = shape.reduce<number>((n, dim) => n * (typeof dim === 'number' ? dim : dim.times * bounds[dim.symbol]), 1);
+      const elements = shape.reduce<number>(
+        (n, dim) => n * (typeof dim === 'number' ? dim : dim.times * bounds[dim.symbol]),
+        1,
+      );
       if (storage.role === 'scratch') sizes[storage.index] = align(elements * 4);
     }
   });
@@ -49,7 +58,8 @@ export function planArena(graph: Graph, nodes: readonly Node[], outputs: readonl
     const size = sizes[index] as number;
     let offset = 0;
     for (const other of placed) {
-      const overlaps = (first[other] as number) <= (last[index] as number) && (first[index] as number) <= (last[other] as number);
+      const overlaps =
+        (first[other] as number) <= (last[index] as number) && (first[index] as number) <= (last[other] as number);
       if (!overlaps) continue;
       if ((offsets[other] as number) - offset >= size) break;
       offset = Math.max(offset, (offsets[other] as number) + (sizes[other] as number));

@@ -14,11 +14,14 @@ export function printProgram(graph: Graph, nodes: readonly Node[], bounds: Bound
     if (storage.role === 'input') return `$${storage.name}`;
     return `@${plan.offsets[storage.index]}${column}`;
   };
-  const show = (tensor: Tensor): string => `${place(tensor)}${tensor.shape.length > 0 ? `[${tensor.shape.map(showDim).join(', ')}]` : ''}`;
+  const show = (tensor: Tensor): string =>
+    `${place(tensor)}${tensor.shape.length > 0 ? `[${tensor.shape.map(showDim).join(', ')}]` : ''}`;
   const lines = nodes.map((node, i) => {
     const { name, inputs, outputs, attrs } = node.declaration;
     const results = Object.keys(outputs).map((key) => `${key}: ${show(node.results[key] as Tensor)}`);
-    const operands = Object.keys(inputs).flatMap((key) => (node.operands[key] ? [`${key}: ${show(node.operands[key] as Tensor)}`] : []));
+    const operands = Object.keys(inputs).flatMap((key) =>
+      node.operands[key] ? [`${key}: ${show(node.operands[key] as Tensor)}`] : [],
+    );
     const values = Object.entries(attrs).map(([key, type]) => {
       const value = node.attrs[key] as number;
       return `${key}=${typeof type === 'object' ? type[value] : type === 'bool' ? value === 1 : Number(value.toPrecision(6))}`;

@@ -96,7 +96,8 @@ function addNode(declaration: OpDeclaration, args: Record<string, unknown>): Rec
   const operands: Record<string, Tensor | undefined> = {};
   for (const [key, expected] of Object.entries(inputs)) {
     const tensor = args[key] as Tensor | undefined;
-    if (tensor === undefined && !expected.optional) throw mismatch('INVALID_ARGUMENT', `${name}: ${key}`, 'a tensor', 'nothing');
+    if (tensor === undefined && !expected.optional)
+      throw mismatch('INVALID_ARGUMENT', `${name}: ${key}`, 'a tensor', 'nothing');
     if (tensor !== undefined) bindAxes(name, key, expected, tensor, axes);
     operands[key] = tensor;
   }
@@ -154,7 +155,8 @@ function bindAxes(op: string, key: string, expected: Operand, tensor: Tensor, ax
     if (typeof dim !== 'number') throw wrong(`a fixed size for ${axis}`);
     const known = left === '2' ? 2 : (axes.get(left) ?? axes.get(right));
     const unknown = left === '2' || axes.has(left) ? right : left;
-    if (typeof known !== 'number' || known <= 0 || dim % known !== 0) throw wrong(`a multiple of ${String(known)} for ${axis}`);
+    if (typeof known !== 'number' || known <= 0 || dim % known !== 0)
+      throw wrong(`a multiple of ${String(known)} for ${axis}`);
     const bound = axes.get(unknown);
     if (bound === undefined) axes.set(unknown, dim / known);
     else if (bound !== dim / known) throw wrong(`${axis} = ${known} * ${showDim(bound)}`);
@@ -170,6 +172,7 @@ function evaluate(op: string, key: string, axis: AxisExpr, axes: Map<string, Dim
   const [left, right] = axis.split('*') as [string, string?];
   if (right === undefined) return value(left);
   const [a, b] = [value(left), value(right)];
-  if (typeof a !== 'number' || typeof b !== 'number') throw new CrosscurrentError('INTERNAL', `${op}: ${key} multiplies a run-time axis`);
+  if (typeof a !== 'number' || typeof b !== 'number')
+    throw new CrosscurrentError('INTERNAL', `${op}: ${key} multiplies a run-time axis`);
   return a * b;
 }
