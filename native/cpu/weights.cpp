@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kReadBytes = int64_t{1} << 18;  // of a read: stays in L2 between pread and packing
 
-// Rows [row, end) of a part, which go to the weight's rows from `target` on.
+// Rows [row, end) of a part, which go to the weight's rows (of a matrix) or elements (f32) from `target` on.
 struct Piece {
   const TensorEntry* entry;
   const WeightSpec* spec;
@@ -54,17 +54,19 @@ void add_pieces(const TensorStore& store, const WeightSpec& spec, CpuWeight& wei
   for (size_t i = 0; i < spec.parts.size(); ++i) {
     const WeightPart& part = spec.parts[i];
     const TensorEntry& entry = store.at(part.tensor);
+    const bool is_stack = spec.shape.size() == 3;
+    // parts of an f32 weight may differ in width
+    const int64_t unit = spec.form == WeightForm::matrix ? 1 : entry.shape.back();
     // whole panels: no two pieces share one
     const int64_t step = std::max<int64_t>(kReadBytes / row_bytes(entry) / kPanel * kPanel, kPanel);
-    const bool is_stack = spec.shape.size() == 3;
     for (int64_t row = part.first_row; row < part.end_row;) {
       int64_t end = std::min(row + step, part.end_row);
-      const int64_t at = target + row - part.first_row;
+      const int64_t at = target + (row - part.first_row) * unit;
       if (is_stack) end = std::min(end, row + spec.shape[1] - at % spec.shape[1]);  // an expert at a time
       pieces.push_back({&entry, &spec, &weight, is_stack ? 0 : i, row, end, at});
       row = end;
     }
-    target += part.end_row - part.first_row;
+    target += (part.end_row - part.first_row) * unit;
   }
 }
 
@@ -81,7 +83,7 @@ void load_piece(const TensorStore& store, const Piece& piece) {
     return;
   }
   const int64_t width = piece.entry->shape.back();
-  const std::span<float> out(piece.weight->values.data() + piece.target * width, static_cast<size_t>(rows * width));
+  const std::span<float> out(piece.weight->values.data() + piece.target, static_cast<size_t>(rows * width));
   for (int64_t row = 0; row < rows; ++row)
     dequantize_row(piece.entry->dtype, std::span<const std::byte>(buffer).subspan(static_cast<size_t>(row * bytes), static_cast<size_t>(bytes)),
                    out.subspan(static_cast<size_t>(row * width), static_cast<size_t>(width)));
