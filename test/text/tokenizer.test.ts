@@ -44,8 +44,11 @@ describe.each(sources)('the tokenizer of $path', (source) => {
       check('ids', String(await tokenizer.encode(text, { parseSpecial: true })), String(each.ids));
       check('ids_plain', String(await tokenizer.encode(text)), String(each.ids_plain ?? each.ids));
       check('decoded', await tokenizer.decode(each.ids), decoded);
-      const skipping = await tokenizer.decode(each.ids, { skipSpecialTokens: true });
-      check('decoded_skip_special', skipping, plain(each.decoded_skip_special) ?? decoded);
+      const skipped = plain(each.decoded_skip_special) ?? (each.ids.some((id) => id < 17) ? undefined : decoded);
+      // The largest case has special tokens but, to stay small, no text without them
+      if (skipped !== undefined) {
+        check('decoded_skip_special', await tokenizer.decode(each.ids, { skipSpecialTokens: true }), skipped);
+      }
     }
     expect(failures).toEqual([]);
     expect(golden!.cases.length).toBe(630);

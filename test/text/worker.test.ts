@@ -1,0 +1,226 @@
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openTokenizer, type Tokenizer, type TokenizerSource } from '../../src/text/index.js';
+import { missing, repositoryPath, tinyFolder, tinyGguf } from './support.js';
+
+const reason = missing(tinyFolder) ?? missing(tinyGguf);
+const fails = (code: string, message = '') =>
+  expect.objectContaining({ code, message: expect.stringContaining(message) });
+
+let scratch: string;
+beforeAll(() => {
+  scratch = mkdtempSync(join(tmpdir(), 'crosscurrent-text-'));
+});
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+/** A folder with these files, and the tiny model's tokenizer.json unless another is given. */
+function folder(name: string, files: Record<string, unknown>): TokenizerSource {
+  const path = join(scratch, name);
+  mkdirSync(path);
+  if (!('tokenizer.json' in files)) copyFileSync(join(tinyFolder, 'tokenizer.json'), join(path, 'tokenizer.json'));
+  for (const [file, content] of Object.entries(files)) {
+    writeFileSync(join(path, file), typeof content === 'string' ? content : JSON.stringify(content));
+  }
+  return { kind: 'folder', path };
+}
+
+async function opened<T>(source: TokenizerSource, use: (tokenizer: Tokenizer) => Promise<T>): Promise<T> {
+  const tokenizer = (await openTokenizer(source))!;
+  try {
+    return await use(tokenizer);
+  } finally {
+    await tokenizer.dispose();
+  }
+}
+
+describe.skipIf(reason)('the text worker', () => {
+  it('holds the event loop for no time while it opens, encodes 1 MB, decodes and renders', async () => {
+    const words = readFileSync(repositoryPath('LICENSE'), 'utf8');
+    const text = words.repeat(Math.ceil(1e6 / words.length)).slice(0, 1e6);
+    let before = performance.eventLoopUtilization();
+    const delay = monitorEventLoopDelay({ resolution: 1 });
+    // One round first: compiling the code of a call is not what is measured
+    for (const measured of [false, true]) {
+      if (measured) delay.enable();
+      if (measured) before = performance.eventLoopUtilization();
+      await opened({ kind: 'folder', path: tinyFolder }, async (tokenizer) => {
+        const ids = await tokenizer.encode(measured ? text : words);
+        expect(await tokenizer.decode(ids)).toBe(measured ? text : words);
+        await tokenizer.renderChat([{ role: 'user', content: measured ? text : words }]);
+      });
+    }
+    delay.disable();
+    // The promise is 5 ms, and on an idle machine it is kept. Other processes of a test run add to what the clock sees, so the
+    // bound here is wide, and the share of time that the loop was busy tells whether work was done on it
+    expect(delay.max / 1e6).toBeLessThan(100);
+    expect(performance.eventLoopUtilization(before).utilization).toBeLessThan(0.2);
+  });
+
+  it('encodes a long text in parts to the ids of the whole', async () => {
+    const paragraph =
+      'The quick brown fox (12 of them) jumps over\nthe lazy dog.\nIt is — “so” — 日本 語。\n\n  Really?\n';
+    await opened({ kind: 'gguf', path: tinyGguf }, async (tokenizer) => {
+      const once = await tokenizer.encode(paragraph.repeat(100)); // 9,800 characters: one part
+      const times = 8;
+      expect(Array.from(await tokenizer.encode(paragraph.repeat(100 * times)))).toEqual(
+        Array.from({ length: times }, () => [...once]).flat(),
+      );
+    });
+  });
+
+  it('serves a short text while a long one is under way, and stops the long one on abort', async () => {
+    await opened({ kind: 'folder', path: tinyFolder }, async (tokenizer) => {
+      const controller = new AbortController();
+      let isDone = false;
+      const long = tokenizer.encode('some words and more of them '.repeat(100_000), { signal: controller.signal });
+      const settled = long
+        .catch((error) => error)
+        .finally(() => {
+          isDone = true;
+        });
+      expect((await tokenizer.encode('Hello')).length).toBe(1);
+      expect(isDone).toBe(false);
+      controller.abort(new Error('enough'));
+      expect(await settled).toEqual(new Error('enough'));
+      await expect(tokenizer.encode('x', { signal: AbortSignal.abort('before') })).rejects.toBe('before');
+      await expect(
+        openTokenizer({ kind: 'folder', path: tinyFolder }, { signal: AbortSignal.abort('no') }),
+      ).rejects.toBe('no');
+    });
+  });
+
+  it('rejects calls after dispose, which may be repeated', async () => {
+    const tokenizer = (await openTokenizer({ kind: 'folder', path: tinyFolder }))!;
+    const other = (await openTokenizer({ kind: 'gguf', path: tinyGguf }))!;
+    await Promise.all([tokenizer.dispose(), tokenizer.dispose()]);
+    await tokenizer[Symbol.asyncDispose]();
+    await expect(tokenizer.encode('x')).rejects.toEqual(fails('DISPOSED'));
+    await expect(tokenizer.decode([1])).rejects.toEqual(fails('DISPOSED'));
+    await expect(tokenizer.renderChat([])).rejects.toEqual(fails('DISPOSED'));
+    expect(() => tokenizer.stream()).toThrow(fails('DISPOSED'));
+    expect((await other.encode('Hello')).length).toBe(1);
+    await other.dispose();
+  });
+
+  it('lets the process end with a tokenizer still open', () => {
+    const script = `
+      const { openTokenizer } = await import(${JSON.stringify(repositoryPath('src/text/index.ts'))});
+      const tokenizer = await openTokenizer({ kind: 'folder', path: ${JSON.stringify(tinyFolder)} });
+      console.log((await tokenizer.encode('Hello')).length);`;
+    const file = join(scratch, 'leaves-open.mts');
+    writeFileSync(file, script);
+    const tsx = import.meta.resolve('tsx');
+    expect(execFileSync(process.execPath, ['--import', tsx, file], { timeout: 20_000 }).toString()).toBe('1\n');
+  });
+
+  it('rejects wrong arguments', async () => {
+    await opened({ kind: 'folder', path: tinyFolder }, async (tokenizer) => {
+      await expect(tokenizer.encode(7 as never)).rejects.toEqual(fails('INVALID_ARGUMENT', 'text'));
+      await expect(tokenizer.renderChat('Hello' as never)).rejects.toEqual(fails('INVALID_ARGUMENT', 'messages'));
+      await expect(tokenizer.renderChat([{ role: 'user', content: () => 'Hello' }])).rejects.toEqual(
+        fails('INVALID_ARGUMENT', 'plain data'),
+      );
+      const circle: { role: string; content?: unknown } = { role: 'user' };
+      circle.content = circle;
+      await expect(tokenizer.renderChat([circle])).rejects.toEqual(fails('INVALID_ARGUMENT', 'plain data'));
+      for (const id of [-1, 49152, 1.5, Number.NaN]) {
+        await expect(tokenizer.decode([1, id])).rejects.toEqual(fails('TOKEN_OUT_OF_RANGE', 'ids[1]'));
+      }
+      expect(() => tokenizer.stream().push(-1)).toThrow(fails('TOKEN_OUT_OF_RANGE'));
+      expect(tokenizer.stream().push(49152)).toBe('');
+      expect(await tokenizer.decode([])).toBe('');
+      expect((await tokenizer.encode('')).length).toBe(0);
+    });
+  });
+});
+
+describe.skipIf(reason)('chat templates of a source', () => {
+  const messages = [{ role: 'user', content: 'Hi' }];
+
+  it('come from a file, from the config, or from a list of named ones', async () => {
+    const text = { chat_template: '{{ bos_token }}{{ messages[0].content }}', bos_token: { content: '<|im_start|>' } };
+    const named = [
+      { name: 'default', template: 'plain' },
+      { name: 'tool_use', template: '{{ tools | length }} tools' },
+    ];
+    const config = folder('config', { 'tokenizer_config.json': text });
+    const list = folder('list', { 'tokenizer_config.json': { chat_template: named } });
+    const file = folder('file', { 'tokenizer_config.json': text, 'chat_template.jinja': 'from the file' });
+    expect(await opened(config, (tokenizer) => tokenizer.renderChat(messages))).toBe('<|im_start|>Hi');
+    expect(await opened(file, (tokenizer) => tokenizer.renderChat(messages))).toBe('from the file');
+    await opened(list, async (tokenizer) => {
+      expect(await tokenizer.renderChat(messages)).toBe('plain');
+      expect(await tokenizer.renderChat(messages, { tools: [{}, {}] })).toBe('2 tools');
+    });
+  });
+
+  it('take the clock and further variables', async () => {
+    const template = "{{ strftime_now('%d %b %Y') }} {{ enable_thinking }} {{ add_generation_prompt }}";
+    await opened(folder('variables', { 'chat_template.jinja': template }), async (tokenizer) => {
+      const options = { now: new Date(2025, 2, 9), addGenerationPrompt: false, variables: { enable_thinking: true } };
+      expect(await tokenizer.renderChat(messages, options)).toBe('09 Mar 2025 True False');
+    });
+  });
+
+  it('fail with typed errors', async () => {
+    await opened(folder('none', {}), async (tokenizer) => {
+      expect(tokenizer.chatTemplate).toBeUndefined();
+      await expect(tokenizer.renderChat(messages)).rejects.toEqual(fails('MISSING_TEMPLATE'));
+    });
+    const raises = "{{ raise_exception('Roles have to alternate') }}";
+    await opened(folder('raises', { 'chat_template.jinja': raises }), async (tokenizer) => {
+      const error = await tokenizer.renderChat(messages).catch((error) => error);
+      expect(error).toEqual(fails('TEMPLATE_ERROR', 'Roles have to alternate'));
+      expect(error.cause).toMatchObject({ name: 'TemplateError', message: 'Roles have to alternate' });
+    });
+    await opened(folder('broken', { 'chat_template.jinja': '{% if %}' }), async (tokenizer) => {
+      await expect(tokenizer.renderChat(messages)).rejects.toEqual(fails('TEMPLATE_ERROR'));
+    });
+  });
+});
+
+describe.skipIf(reason)('broken sources', () => {
+  let running: Tokenizer; // keeps the worker, so that each case does not start one
+  beforeAll(async () => {
+    running = (await openTokenizer({ kind: 'folder', path: tinyFolder }))!;
+  });
+  afterAll(() => running?.dispose());
+
+  it.each([
+    ['not JSON', '{"model": '],
+    ['no model', {}],
+    ['a vocabulary of texts', { model: { type: 'BPE', vocab: { a: 'b' }, merges: [] } }],
+    ['an enormous id', { model: { type: 'BPE', vocab: { a: 1e9 }, merges: [] } }],
+    ['no merges', { model: { type: 'BPE', vocab: { a: 0 } } }],
+    ['an added token without content', { added_tokens: [{ id: 1 }], model: { type: 'BPE', vocab: {}, merges: [] } }],
+    [
+      'a pattern of nothing',
+      { pre_tokenizer: { type: 'Split', pattern: {} }, model: { type: 'BPE', vocab: {}, merges: [] } },
+    ],
+    [
+      'a pattern that is no pattern',
+      { pre_tokenizer: { type: 'Split', pattern: { Regex: '(' } }, model: { type: 'BPE', vocab: {}, merges: [] } },
+    ],
+  ])('a tokenizer.json with %s is INVALID_FILE', async (name, json) => {
+    const source = folder(`broken ${name}`, { 'tokenizer.json': json });
+    await expect(openTokenizer(source)).rejects.toEqual(fails('INVALID_FILE', 'tokenizer.json'));
+  });
+
+  it('unknown parts are UNSUPPORTED_FORMAT, a missing file IO, and no tokenizer is nothing', async () => {
+    const model = { type: 'BPE', vocab: { a: 0 }, merges: [] };
+    const strange = folder('strange', { 'tokenizer.json': { pre_tokenizer: { type: 'Astral' }, model } });
+    await expect(openTokenizer(strange)).rejects.toEqual(fails('UNSUPPORTED_FORMAT', 'Astral'));
+    await expect(openTokenizer({ kind: 'folder', path: join(scratch, 'nowhere') })).rejects.toEqual(
+      fails('IO', 'ENOENT'),
+    );
+    await expect(openTokenizer({ kind: 'gguf', path: join(scratch, 'nowhere') })).rejects.toEqual(
+      fails('IO', 'ENOENT'),
+    );
+    mkdirSync(join(scratch, 'empty'));
+    expect(await openTokenizer({ kind: 'folder', path: join(scratch, 'empty') })).toBeUndefined();
+  });
+});
