@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <stdexcept>
 
 #include "native/error.h"
 #include "native/weights/dequantize.h"
@@ -106,7 +107,10 @@ void use(const TensorStore& store) {
     } catch (const Error&) {
     }
   }
+  uint64_t end = 0;
   for (const TensorEntry& entry : store.tensors()) {
+    if (entry.offset < end) throw std::runtime_error("tensors overlap");
+    end = entry.offset + entry.bytes;
     const auto bytes = store.map(entry);
     std::vector<std::byte> copy(entry.bytes);
     store.read(entry, 0, copy);
@@ -119,7 +123,7 @@ void use(const TensorStore& store) {
 }
 
 int run(uint64_t seed, size_t cases) {
-  const std::string gguf = sample_gguf(), safetensors = sample_safetensors();
+  const std::string gguf = sample_gguf(false), safetensors = sample_safetensors();
   const std::string index =
       R"({"metadata":{"total_size":1.5e9},"weight_map":{"a":"x-1.safetensors","b":"x-2.safetensors"}})";
   Mutator mutator(seed);
