@@ -26,7 +26,9 @@ struct ConvRow {
   int activation;
 };
 
-constexpr int kScanChannels = 8;  // side by side in a tile
+constexpr int kScanTile =
+    8;  // channels side by side: [channels, states] becomes tiles of [states, kScanTile]
+constexpr int kScanChannels = 64;  // most channels of a call
 
 // Tokens [0, count) of selective_scan on at most kScanChannels channels; pointers are to the first of them.
 struct ScanRows {
@@ -37,10 +39,11 @@ struct ScanRows {
   float* y;  // null: only the state is wanted
   int64_t y_stride;
   int64_t count, states;
-  int lanes;
-  const float *a, *dt_bias, *d;  // tiles: [states, kScanChannels], [kScanChannels], [kScanChannels]
-  const float* from;             // state before, [states, kScanChannels]
-  float* to;                     // and after; may be `from`
+  int channels;
+  const float* a;            // tiles, times log2(e)
+  const float *dt_bias, *d;  // [channels]
+  const float* from;         // state before, tiles
+  float* to;                 // and after; may be `from`
 };
 
 // Tokens [0, count) of ssd on `rows` rows of one head's state.
@@ -71,9 +74,11 @@ struct StateKernels {
   void (*conv_weights)(const float* weight, int64_t stride, int64_t channels, int kernel, float* out,
                        int64_t out_stride);
   void (*conv_row)(const ConvRow*);
-  // [lanes, states] <-> tile [states, kScanChannels]; absent lanes read as zero.
-  void (*scan_load)(const float* rows, int64_t stride, int lanes, int64_t states, float* tile);
-  void (*scan_store)(const float* tile, int lanes, int64_t states, float* rows);
+  // Rows [channels, states] times `scale` to tiles, where channels of the last one that do not exist are
+  // zero, and back.
+  void (*scan_load)(const float* rows, int64_t stride, int channels, int64_t states, float scale,
+                    float* tiles);
+  void (*scan_store)(const float* tiles, int channels, int64_t states, float* rows);
   void (*scan)(const ScanRows*);
   void (*ssd_gates)(const SsdGates*);
   void (*ssd)(const SsdRows*);

@@ -13,9 +13,10 @@ void conv_weights(const float* weight, int64_t stride, int64_t channels, int ker
                   int64_t out_stride) {
   int64_t channel = 0;
   if (kernel == 4 && stride == 4) {
-    for (; channel + kLanes <= channels; channel += kLanes) {
-      F32x8 rows[8];  // row i: the four taps of channel i
-      for (int i = 0; i < 8; ++i) rows[i] = load_part(weight + (channel + i) * 4, 4, 0);
+    for (; channel + kLanes < channels;
+         channel += kLanes) {  // not the last channels: a load reads one beyond its own
+      F32x8 rows[8];
+      for (int i = 0; i < 8; ++i) rows[i] = load8(weight + (channel + i) * 4);
       transpose8(rows);
       for (int j = 0; j < 4; ++j) store8(out + j * out_stride + channel, rows[j]);
     }

@@ -26,30 +26,10 @@ inline F32x8 at_most(F32x8 x, float limit) {
 }
 inline F32x8 at_least(F32x8 x, float limit) { return max8(splat(limit), x); }
 
-// e^x within 2 ulp in half the instructions of exp8: a scan does little else. Saturates at 3.4e38; below
-// -86.5 (2.7e-38) it is 0, so that decays do not end in denormals.
-inline F32x8 quick_exp8(F32x8 x) {
-  const F32x8 shifter = splat(12582912.0f);  // 1.5 * 2^23: rounds to integer
-  const F32x8 bounded = at_most(x, 88.72f);
-  const F32x8 shifted = fma8(bounded, splat(1.44269504f), shifter);
-  const F32x8 n = shifted - shifter;
-  F32x8 r = fma8(n, splat(-0.693359375f), bounded);
-  r = fma8(n, splat(2.12194440e-4f), r);
-  // least relative error on |r| <= ln(2) / 2 with the first coefficient 1: 9.2e-8
-  F32x8 p = splat(0x1.0fa7d8p-7f);
-  p = fma8(p, r, splat(0x1.573ad0p-5f));
-  p = fma8(p, r, splat(0x1.555a6ep-3f));
-  p = fma8(p, r, splat(0x1.fffdc4p-2f));
-  p = fma8(p, r, splat(0x1.fffff6p-1f));
-  p = fma8(p, r, splat(1.0f));
-  const I32x8 vanishes = (I32x8)(x < splat(-86.5f));
-  return from_bits(~vanishes & (bits_of(p) + (bits_of(shifted) << 23)));  // the low bits of `shifted` hold n
-}
-
 // ln(1 + e^x) = max(x, 0) + ln(1 + u), u = e^-|x|, and ln(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3: good
 // to the far tail, where it is u.
 inline F32x8 softplus8(F32x8 x) {
-  const F32x8 u = quick_exp8(from_bits(bits_of(x) | INT32_MIN));
+  const F32x8 u = exp8(from_bits(bits_of(x) | INT32_MIN));
   const F32x8 s = u / (u + 2.0f);
   const F32x8 square = s * s;
   F32x8 p = splat(0.14095779f);

@@ -16,7 +16,7 @@ void ssd_gates(const SsdGates* args) {
     const F32x8 dt = softplus8(load_up_to(a.dt + head, count) + load_up_to(a.dt_bias + head, count));
     const F32x8 delta = at_most(at_least(dt, a.dt_min), a.dt_max);
     store_up_to(a.delta + head, delta, count);
-    store_up_to(a.decay + head, quick_exp8(delta * load_up_to(a.a + head, count)), count);
+    store_up_to(a.decay + head, exp8(delta * load_up_to(a.a + head, count)), count);
   }
 }
 
