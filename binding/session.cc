@@ -72,7 +72,10 @@ napi_value step(napi_env env, napi_callback_info info) {
     return Engine::of(env).post(
         env, LaneId::step, args.optional_handle<Control>(3, "control"),
         [live, words = std::vector(words.begin(), words.end()), want](Control& control) {
-          live->session->step(parse_step(words, live->limits), control.cancelled);
+          const Step step = parse_step(words, live->limits);
+          if ((want & kWantIds) != 0 && step.sampling.empty())
+            throw Error(Code::invalid_argument, "step: want", "logits only, as the step does not sample", "ids");
+          live->session->step(step, control.cancelled);
           StepResult result;
           if ((want & kWantIds) != 0) result.ids = live->session->read(live->program->ids);
           if ((want & kWantLogits) != 0) result.logits = live->session->read(live->program->logits);
