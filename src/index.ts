@@ -9,4 +9,5 @@ export type { MemoryPlan, Model, ModelInfo } from './model.js';
 export type { PlanOptions } from './model-plan.js';
 export { type Device, devices } from './native/index.js';
 export type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer, TokenStream } from './text/index.js';
+export type { ModelSource } from './weights/open.js';
 export { version } from './version.js';

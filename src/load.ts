@@ -4,7 +4,7 @@ import { Model } from './model.js';
 import { checkPositive, chunkTokens, decodeWindow, type PlanOptions, pageTokens, planModel } from './model-plan.js';
 import { devices, loadWeights, openSession, parseProgram } from './native/index.js';
 import { openTokenizer, type Tokenizer } from './text/index.js';
-import { openModelFiles } from './weights/open.js';
+import { type ModelSource, openModelFiles } from './weights/open.js';
 
 export interface LoadOptions extends PlanOptions {
   /** `auto` (the default) takes the best device there is. */
@@ -19,13 +19,13 @@ export interface LoadOptions extends PlanOptions {
 }
 
 /**
- * Loads a model: a `.gguf` file, or a folder with `config.json` and safetensors. Without a path, the small model of the package
- * `crosscurrent-tiny`.
+ * Loads a model: a `.gguf` file, a folder with `config.json` and safetensors, or a config and tensors in memory. Without a source, the small
+ * model of the package `crosscurrent-tiny`.
  *
  * @throws CrosscurrentError IO, INVALID_FILE, UNSUPPORTED_FORMAT, UNSUPPORTED_ARCHITECTURE, MISSING_TENSORS, MISSING_KERNEL, OUT_OF_MEMORY, FILE_CHANGED,
  *   INVALID_ARGUMENT, NATIVE_NOT_FOUND; the reason of `signal`.
  */
-export async function load(path?: string, options: LoadOptions = {}): Promise<Model> {
+export async function load(source?: ModelSource, options: LoadOptions = {}): Promise<Model> {
   const { signal } = options;
   signal?.throwIfAborted();
   checkOptions(options);
@@ -37,13 +37,14 @@ export async function load(path?: string, options: LoadOptions = {}): Promise<Mo
   };
   let tokenizing: Promise<Tokenizer | undefined> | undefined;
   try {
-    const files = await openModelFiles(path ?? (await defaultModelPath()), withSignal);
+    const files = await openModelFiles(source ?? (await defaultModelPath()), withSignal);
     opened.push(files);
     const plan = await planModel(files, options);
     const program = parseProgram(plan.program.words);
     opened.push(program);
-    tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
-    tokenizing.catch(() => {});
+    if (typeof source !== 'object')
+      tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
+    tokenizing?.catch(() => {});
     const weights = await loadWeights(files.file, program, plan.program.weights, {
       ...withSignal,
       ...(options.onProgress ? { onProgress: options.onProgress } : {}),

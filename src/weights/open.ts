@@ -14,7 +14,7 @@ export type ModelSource = string | { readonly config: RawConfig; readonly tensor
 /** A model's files, opened: nothing of the weights has been read. */
 export interface ModelFiles {
   readonly format: 'gguf' | 'safetensors';
-  /** The GGUF file, or the folder; empty for a model in memory. */
+  /** The GGUF file, or the folder; `(memory)` for a model in memory. */
   readonly path: string;
   readonly config: Config;
   readonly checkpoint: Checkpoint;
@@ -22,6 +22,8 @@ export interface ModelFiles {
   readonly file: TensorFile;
   close(): void;
 }
+
+const inMemory = '(memory)';
 
 /**
  * Opens a `.gguf` file, or a folder with `config.json` and safetensors (one of its files will do).
@@ -31,8 +33,8 @@ export interface ModelFiles {
 export async function openModelFiles(source: ModelSource, options: { signal?: AbortSignal } = {}): Promise<ModelFiles> {
   const { signal } = options;
   if (typeof source !== 'string') {
-    const file = await openBytes(encodeSafetensors(source.tensors), 'model in memory');
-    return describe(file, async () => new Config(source.config), '', signal);
+    const file = await openBytes(encodeSafetensors(source.tensors), inMemory);
+    return describe(file, async () => new Config(source.config), inMemory, signal);
   }
   // the config of a folder goes first: it is what says that an architecture or a quantisation is not supported
   const folder = (await isFolder(source)) ? source : undefined;
@@ -53,7 +55,7 @@ async function describe(
     signal?.throwIfAborted();
     const common = { format, tensors, file, close: () => file.close() };
     if (format === 'gguf') return { ...common, path, ...readGguf(metadata, tensors, await ropeFactors(file, tensors)) };
-    const folder = path === '' || (await isFolder(path)) ? path : dirname(path);
+    const folder = path === inMemory || (await isFolder(path)) ? path : dirname(path);
     return { ...common, path: folder, config: await readOwn(), checkpoint: safetensorsCheckpoint(tensors) };
   } catch (error) {
     file.close();
