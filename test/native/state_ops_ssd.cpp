@@ -116,12 +116,13 @@ const Test clamp("ssd: dt is clamped at both ends in both classes", [] {
   check_exact(ssd.op);
 });
 
-const Test exact(
-    "ssd: cuts, classes, chains, trees, rollback, fork, mates and threads give the same bits", [] {
-      check_exact(SsdCase({3, 5, 7, 1}).op);
-      check_exact(SsdCase({4, 10, 20, 2}).op);
-      check_exact(SsdCase({4, 64, 128, 1}).op);  // two blocks a head, wide enough for two threads
-    });
+const Test exact("ssd: cuts, classes, chains, trees, rollback, fork, mates and threads give the same bits",
+                 [] {
+                   check_exact(SsdCase({3, 5, 7, 1}).op);
+                   check_exact(SsdCase({4, 10, 20, 2}).op);
+                   check_exact(
+                       SsdCase({4, 64, 128, 1}).op);  // two blocks a head, wide enough for two threads
+                 });
 
 const Test wrong_size("ssd: a state of the wrong size is refused", [] {
   SsdCase ssd({3, 5, 7, 1});
