@@ -1,4 +1,5 @@
-// act_mul, one row: y = act(gate) * up, or act(gate) where `up` is null. Compiled for each instruction-set level.
+// act_mul, one row: y = act(gate) * up, or act(gate) where `up` is null. Compiled for each instruction-set
+// level.
 #pragma once
 
 #include <stddef.h>
@@ -42,7 +43,8 @@ void act_mul_row(const float* gate, const float* up, float* y, int64_t count) {
   store_part(y + i, up != NULL ? value * load_part(up + i, rest, 0) : value, rest);
 }
 
-constexpr ActMulKernels kActMulRows = {act_mul_row<identity8>, act_mul_row<silu8>, act_mul_row<gelu8>, act_mul_row<relu2_8>};
+constexpr ActMulKernels kActMulRows = {act_mul_row<identity8>, act_mul_row<silu8>, act_mul_row<gelu8>,
+                                       act_mul_row<relu2_8>};
 
 }  // namespace
 }  // namespace crosscurrent::cpu

@@ -13,7 +13,8 @@ void embedding(const Embedding& a, Context& context) {
   for (int64_t row = 0; row < a.t; ++row) {
     const int32_t id = *a.ids.i32(row);
     if (id < 0 || id >= a.vocab)
-      throw Error(Code::token_out_of_range, "embedding: ids", "0.." + std::to_string(a.vocab - 1), std::to_string(id));
+      throw Error(Code::token_out_of_range, "embedding: ids", "0.." + std::to_string(a.vocab - 1),
+                  std::to_string(id));
   }
   for_ranges(context, a.t, a.dim, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {

@@ -1,9 +1,11 @@
-// flash_attention: y = softmax(scale q k^T + mask) v over a paged cache (kv_layout.h), one online softmax a row
+// flash_attention: y = softmax(scale q k^T + mask) v over a paged cache (kv_layout.h), one online softmax a
+// row
 //
-// Exactness. A row's keys in logical order (committed rows, ancestors, itself) are cut at absolute positions: blocks of
-// 32 keys, one running softmax over the blocks of a split of 1024 keys, splits merged in order. Nothing of that depends
-// on how the tokens came into the cache, on other rows, or on threads, so neither do the bits. Rows share the keys of a
-// block where all see it whole; at ragged edges, and where ancestors of a tree are not side by side, each goes alone.
+// Exactness. A row's keys in logical order (committed rows, ancestors, itself) are cut at absolute positions:
+// blocks of 32 keys, one running softmax over the blocks of a split of 1024 keys, splits merged in order.
+// Nothing of that depends on how the tokens came into the cache, on other rows, or on threads, so neither do
+// the bits. Rows share the keys of a block where all see it whole; at ragged edges, and where ancestors of a
+// tree are not side by side, each goes alone.
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -26,16 +28,17 @@ constexpr IsaTables<AttentionKernels> kKernels{.v2 = &kAttentionV2, .avx2 = &kAt
 constexpr IsaTables<AttentionKernels> kKernels{.v2 = &kAttentionV2};
 #endif
 
-constexpr int64_t kSplit = 1024;      // keys; a multiple of the block
-constexpr int64_t kTileQueries = 24;  // with one block of keys and values of 64 elements they fit a 32 KiB L1 cache
+constexpr int64_t kSplit = 1024;  // keys; a multiple of the block
+constexpr int64_t kTileQueries =
+    24;  // with one block of keys and values of 64 elements they fit a 32 KiB L1 cache
 
 // Queries of neighbouring rows of one sequence and one kv head: heads of a row side by side.
 struct Tile {
   int seq;
   int64_t kv_head;
-  int64_t begin, end;                    // rows of the step
-  int64_t first_split, end_split;        // splits that any of them sees
-  int64_t lowest, direct;                // every row sees keys [lowest, direct) and finds them at their own place
+  int64_t begin, end;              // rows of the step
+  int64_t first_split, end_split;  // splits that any of them sees
+  int64_t lowest, direct;          // every row sees keys [lowest, direct) and finds them at their own place
 };
 
 // Running softmax of the queries of a tile.
@@ -63,10 +66,11 @@ class Attention {
 
   void run() {
     const int64_t units = step_.seqs * a_.kv_heads;
-    for_ranges(context_, units, 4 * a_.head_dim * (1 + step_.t / step_.seqs), [&](int64_t begin, int64_t end) {
-      for (int64_t unit = begin; unit < end; ++unit)
-        update_cache(static_cast<int>(unit / a_.kv_heads), unit % a_.kv_heads);
-    });
+    for_ranges(context_, units, 4 * a_.head_dim * (1 + step_.t / step_.seqs),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t unit = begin; unit < end; ++unit)
+                   update_cache(static_cast<int>(unit / a_.kv_heads), unit % a_.kv_heads);
+               });
     find_direct();
     plan_tiles();
     attend_all();
@@ -74,7 +78,9 @@ class Attention {
 
  private:
   int64_t tile_queries() const { return std::max<int64_t>(1, kTileQueries / group_) * group_; }
-  KvRows rows_of(int seq) const { return {a_.cache, layout_, &step_.pages[static_cast<size_t>(seq) * step_.max_pages]}; }
+  KvRows rows_of(int seq) const {
+    return {a_.cache, layout_, &step_.pages[static_cast<size_t>(seq) * step_.max_pages]};
+  }
   int64_t lowest_key(int64_t row) const {
     return a_.window > 0 ? std::max<int64_t>(0, int64_t{step_.position[row]} - a_.window + 1) : 0;
   }
@@ -97,12 +103,14 @@ class Attention {
       const float* k = a_.k.f32(row) + kv_head * d;
       float* key = rows.key(kv_head, to);
       for (int64_t j = 0; j < d; ++j) key[j * width] = k[j];
-      std::memcpy(rows.value(kv_head, to), a_.v.f32(row) + kv_head * d, static_cast<size_t>(d) * sizeof(float));
+      std::memcpy(rows.value(kv_head, to), a_.v.f32(row) + kv_head * d,
+                  static_cast<size_t>(d) * sizeof(float));
     }
   }
 
-  // direct_[row]: the first keys of a row whose place in the cache is their logical position. In a tree a node's place
-  // is its number in the step, which is its depth only as long as its ancestors are numbered without gaps.
+  // direct_[row]: the first keys of a row whose place in the cache is their logical position. In a tree a
+  // node's place is its number in the step, which is its depth only as long as its ancestors are numbered
+  // without gaps.
   void find_direct() {
     direct_ = context_.workspace.take<int64_t>(step_.t);
     for (int64_t row = 0; row < step_.t; ++row) {
@@ -116,12 +124,14 @@ class Attention {
   void plan_tiles() {
     const int64_t rows = tile_queries() / group_;
     int64_t capacity = 0;
-    for (int seq = 0; seq < step_.seqs; ++seq) capacity += (step_.tokens_of(seq) + rows - 1) / rows * a_.kv_heads;
+    for (int seq = 0; seq < step_.seqs; ++seq)
+      capacity += (step_.tokens_of(seq) + rows - 1) / rows * a_.kv_heads;
     tiles_ = context_.workspace.take<Tile>(capacity);
     for (int seq = 0; seq < step_.seqs; ++seq) {
       for (int64_t kv_head = 0; kv_head < a_.kv_heads; ++kv_head) {
         for (int64_t begin = step_.first[seq]; begin < step_.first[seq + 1]; begin += rows) {
-          Tile tile{seq, kv_head, begin, std::min<int64_t>(begin + rows, step_.first[seq + 1]), 0, 0, 0, direct_[begin]};
+          Tile tile{seq, kv_head, begin, std::min<int64_t>(begin + rows, step_.first[seq + 1]),
+                    0,   0,       0,     direct_[begin]};
           int64_t first = lowest_key(begin), last = 0;
           for (int64_t row = tile.begin; row < tile.end; ++row) {
             tile.lowest = std::max(tile.lowest, lowest_key(row));
@@ -139,7 +149,8 @@ class Attention {
     }
   }
 
-  // Whole tiles, or, where there are too few of them for the threads, the splits of each with a merge at the end.
+  // Whole tiles, or, where there are too few of them for the threads, the splits of each with a merge at the
+  // end.
   void attend_all() {
     constexpr int64_t kSerialWork = 1 << 16;  // multiply-adds below which a second thread does not pay
     const bool serial = context_.threads == 1 || 2 * keys_ * a_.head_dim < kSerialWork;
@@ -177,7 +188,8 @@ class Attention {
     Scratch* scratch = workspace.take<Scratch>(workers);
     for (int i = 0; i < workers; ++i)
       scratch[i] = {take_running(1), take_running(1), workspace.take<float>(kKeyBlock * a_.head_dim),
-                    workspace.take<float>(kKeyBlock * a_.head_dim), workspace.take<const float*>(tile_queries())};
+                    workspace.take<float>(kKeyBlock * a_.head_dim),
+                    workspace.take<const float*>(tile_queries())};
     std::atomic<int64_t> next{0};
     const auto work = [&](int worker) {
       for (int64_t task = next++; task < count; task = next++) body(task, scratch[worker]);
@@ -191,7 +203,8 @@ class Attention {
   Running take_running(int64_t tiles) {
     const int64_t queries = tiles * tile_queries();
     Workspace& workspace = context_.workspace;
-    return {workspace.take<float>(queries * a_.head_dim), workspace.take<float>(queries), workspace.take<float>(queries)};
+    return {workspace.take<float>(queries * a_.head_dim), workspace.take<float>(queries),
+            workspace.take<float>(queries)};
   }
   Running at(Running all, int64_t tile) const {
     const int64_t queries = tile * tile_queries();
@@ -221,14 +234,15 @@ class Attention {
         const int64_t first = std::max(lowest_key(row) - start, int64_t{0});
         const int64_t last = std::min<int64_t>(step_.position[row] + 1 - start, kKeyBlock);
         if (first < last)
-          attend_block(tile, row, row + 1, start, static_cast<int>(first), static_cast<int>(last), running, scratch);
+          attend_block(tile, row, row + 1, start, static_cast<int>(first), static_cast<int>(last), running,
+                       scratch);
       }
     }
   }
 
   // Keys [start + first, start + last), which rows [begin, end) of the tile all see.
-  void attend_block(const Tile& tile, int64_t begin, int64_t end, int64_t start, int first, int last, Running running,
-                    const Scratch& scratch) {
+  void attend_block(const Tile& tile, int64_t begin, int64_t end, int64_t start, int first, int last,
+                    Running running, const Scratch& scratch) {
     const int64_t offset = (begin - tile.begin) * group_, queries = (end - begin) * group_, d = a_.head_dim;
     AttentionBlock block{};
     block.first = first;
@@ -248,12 +262,16 @@ class Attention {
     kernels_.block(&block);
   }
 
-  // The block where it lies, if a page holds it as the kernel wants it and every key is at its own place; else a copy.
-  void place_block(const Tile& tile, int64_t row, int64_t start, AttentionBlock& block, const Scratch& scratch) const {
+  // The block where it lies, if a page holds it as the kernel wants it and every key is at its own place;
+  // else a copy.
+  void place_block(const Tile& tile, int64_t row, int64_t start, AttentionBlock& block,
+                   const Scratch& scratch) const {
     const KvRows rows = rows_of(tile.seq);
     if (layout_.width() == kKeyBlock && start + block.last <= direct_[row]) {
       block.keys = rows.key(tile.kv_head, start);
       block.values = rows.value(tile.kv_head, start);
+      const int64_t following = start + kKeyBlock;
+      if (following < direct_[row]) block.next = rows.key(tile.kv_head, following);
       return;
     }
     int64_t node = row;  // of the key that the loop is at, once it is past the direct ones
@@ -264,7 +282,8 @@ class Attention {
         place = step_.base(tile.seq) + node - step_.first[tile.seq];
       }
       const float* from = rows.key(tile.kv_head, place);
-      for (int64_t d = 0; d < a_.head_dim; ++d) scratch.keys[d * kKeyBlock + key - start] = from[d * layout_.width()];
+      for (int64_t d = 0; d < a_.head_dim; ++d)
+        scratch.keys[d * kKeyBlock + key - start] = from[d * layout_.width()];
       std::memcpy(scratch.values + (key - start) * a_.head_dim, rows.value(tile.kv_head, place),
                   static_cast<size_t>(a_.head_dim) * sizeof(float));
     }
@@ -326,10 +345,11 @@ class Attention {
 void flash_attention(const FlashAttention& a, Context& context) {
   const int64_t kv_width = a.k.dims[1], heads = a.head_dim > 0 ? a.q.dims[1] / a.head_dim : 0;
   if (heads < 1 || a.kv_heads < 1 || heads % a.kv_heads != 0)
-    throw Error(Code::invalid_program, "flash_attention: q", "heads that are a multiple of kv_heads", std::to_string(heads));
+    throw Error(Code::invalid_program, "flash_attention: q", "heads that are a multiple of kv_heads",
+                std::to_string(heads));
   if (a.cache.page_tokens < 1 || a.cache.elements != 2 * kv_width)
-    throw Error(Code::invalid_program, "flash_attention: cache", std::to_string(2 * kv_width) + " elements a token",
-                std::to_string(a.cache.elements));
+    throw Error(Code::invalid_program, "flash_attention: cache",
+                std::to_string(2 * kv_width) + " elements a token", std::to_string(a.cache.elements));
   Attention(a, context).run();
 }
 

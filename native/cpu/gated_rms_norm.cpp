@@ -1,4 +1,5 @@
-// gated_rms_norm: h = x * silu(z), y = h / sqrt(mean(h^2) + eps) * weight, over groups of `width` elements of a row
+// gated_rms_norm: h = x * silu(z), y = h / sqrt(mean(h^2) + eps) * weight, over groups of `width` elements of
+// a row
 #include <algorithm>
 #include <cmath>
 

@@ -1,8 +1,8 @@
 // Where keys and values lie in a page of a kv state.
 //
 // A page is one part a kv head: first its keys, [page_tokens / width][head_dim][width], then its values,
-// [page_tokens][head_dim]. `width` keys lie side by side, so that the scores of 8 keys are one chain of vector
-// multiply-adds with no sum across lanes; 32 (a block of the kernel) where the page size allows.
+// [page_tokens][head_dim]. `width` keys lie side by side, so that the scores of 8 keys are one chain of
+// vector multiply-adds with no sum across lanes; 32 (a block of the kernel) where the page size allows.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +25,8 @@ class KvLayout {
   int64_t page_elements() const { return 2 * kv_heads_ * head_dim_ * page_tokens_; }
   int64_t width() const { return width_; }
 
-  // Elements from the start of a page. Element d of a key is `width()` elements after element d - 1; values are contiguous.
+  // Elements from the start of a page. Element d of a key is `width()` elements after element d - 1; values
+  // are contiguous.
   int64_t key(int64_t kv_head, int64_t token) const {
     return head(kv_head) + token / width_ * width_ * head_dim_ + token % width_;
   }

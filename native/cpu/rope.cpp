@@ -9,14 +9,15 @@
 namespace crosscurrent::cpu {
 namespace {
 
-// cos and sin of an f32 angle, within 1 ulp. The angle is reduced in f64: positions of a long context times a frequency
-// of 1 lose nothing there. Polynomials of Cephes' cosf and sinf (Moshier) on |r| <= pi / 4.
+// cos and sin of an f32 angle, within 1 ulp. The angle is reduced in f64: positions of a long context times a
+// frequency of 1 lose nothing there. Polynomials of Cephes' cosf and sinf (Moshier) on |r| <= pi / 4.
 void cos_sin(float angle, float* cosine, float* sine) {
   const double quadrants = std::nearbyint(static_cast<double>(angle) * 0.63661977236758134308);
   const auto r = static_cast<float>(static_cast<double>(angle) - quadrants * 1.57079632679489661923);
   const float z = r * r;
   const float s = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * r + r;
-  const float c = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
+  const float c = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z -
+                  0.5f * z + 1.0f;
   const auto quadrant = static_cast<int64_t>(quadrants) & 3;
   const bool swaps = (quadrant & 1) != 0;
   const float cos_size = swaps ? s : c, sin_size = swaps ? c : s;
@@ -28,7 +29,8 @@ void cos_sin(float angle, float* cosine, float* sine) {
 
 void rope(const Rope& a, Context& context) {
   const int64_t half = a.half, rest = a.head_dim - 2 * half;
-  float* table = context.workspace.take<float>(a.t * half * 2);  // cos and sin of a token side by side, once for all heads
+  float* table = context.workspace.take<float>(a.t * half *
+                                               2);  // cos and sin of a token side by side, once for all heads
   for_ranges(context, a.t, half * (16 + 4 * a.heads), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float *cosine = table + row * half * 2, *sine = cosine + half;

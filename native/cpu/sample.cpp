@@ -1,11 +1,13 @@
 // sample: one token a row, by the row's options
 //
-// 1 logits + bias, then penalties over the history: repetition (l > 0 ? l / r : l r), presence (l - p) and frequency
+// 1 logits + bias, then penalties over the history: repetition (l > 0 ? l / r : l r), presence (l - p) and
+// frequency
 //   (l - f count), each for tokens that occur in it.
 // 2 Temperature 0: the largest logit, ties to the lower id.
 // 3 Else weights exp((l - max) / temperature), in falling order of logits, ties to the lower id:
-//   top_k keeps the first k; top_p the fewest of those whose share of what top_k kept reaches p; min_p those of at least
-//   p times the largest. Of the kept ones the first whose running sum exceeds u times their sum is taken, u from Philox.
+//   top_k keeps the first k; top_p the fewest of those whose share of what top_k kept reaches p; min_p those
+//   of at least p times the largest. Of the kept ones the first whose running sum exceeds u times their sum
+//   is taken, u from Philox.
 // Only as much of the order is found as the answer needs.
 #include <algorithm>
 #include <cmath>
@@ -36,13 +38,17 @@ struct Candidate {
 };
 
 // Heap order: the top is the largest logit, the lower id among equals.
-bool below(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit < b.logit : a.id > b.id; }
+bool below(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit < b.logit : a.id > b.id;
+}
 
-// Logits in falling order, found band by band: a band is what lies within a bound of the largest, beyond the last one.
+// Logits in falling order, found band by band: a band is what lies within a bound of the largest, beyond the
+// last one.
 class Falling {
  public:
   // `ids` has room for all.
-  Falling(const SampleKernels& kernels, const float* logits, int64_t count, float max, float temperature, int32_t* ids)
+  Falling(const SampleKernels& kernels, const float* logits, int64_t count, float max, float temperature,
+          int32_t* ids)
       : kernels_(kernels), logits_(logits), count_(count), max_(max), band_(2 * temperature), ids_(ids) {}
 
   // False when all have been given.
@@ -99,14 +105,17 @@ class Sampler {
  private:
   // The row itself, or a copy with bias and penalties.
   const float* adjusted(int64_t row, const SampleOptions& options) {
-    const auto history = step_.history.subspan(step_.history_first[row], step_.history_first[row + 1] - step_.history_first[row]);
+    const auto history = step_.history.subspan(step_.history_first[row],
+                                               step_.history_first[row + 1] - step_.history_first[row]);
     const int32_t bias_begin = step_.bias_first[row], bias_end = step_.bias_first[row + 1];
-    const bool penalizes = !history.empty() && (options.repetition_penalty != 1 || options.presence_penalty != 0 ||
-                                                options.frequency_penalty != 0);
+    const bool penalizes =
+        !history.empty() &&
+        (options.repetition_penalty != 1 || options.presence_penalty != 0 || options.frequency_penalty != 0);
     const float* logits = a_.logits.f32(row);
     if (!penalizes && bias_begin == bias_end) return logits;
     logits_.assign(logits, logits + a_.vocab);
-    for (int32_t i = bias_begin; i < bias_end; ++i) logits_[checked(step_.bias_ids[i])] += step_.bias_values[i];
+    for (int32_t i = bias_begin; i < bias_end; ++i)
+      logits_[checked(step_.bias_ids[i])] += step_.bias_values[i];
     if (penalizes) {
       counts_.assign(static_cast<size_t>(a_.vocab), 0);
       for (const int32_t id : history) ++counts_[checked(id)];
@@ -126,7 +135,8 @@ class Sampler {
 
   size_t checked(int32_t id) const {
     if (id < 0 || id >= a_.vocab)
-      throw Error(Code::token_out_of_range, "sample: token id", "0.." + std::to_string(a_.vocab - 1), std::to_string(id));
+      throw Error(Code::token_out_of_range, "sample: token id", "0.." + std::to_string(a_.vocab - 1),
+                  std::to_string(id));
     return static_cast<size_t>(id);
   }
 
@@ -138,7 +148,8 @@ class Sampler {
     const double u = philox_uniform(options.seed_low, options.seed_high, options.position);
     double total = has_top_k ? 0 : kernels_.total(logits, a_.vocab, max, options.temperature);
     kept_.clear();
-    const auto take = [&](int64_t limit, double enough) {  // until the running sum of weights reaches `enough`
+    const auto take = [&](int64_t limit,
+                          double enough) {  // until the running sum of weights reaches `enough`
       Candidate candidate;
       double sum = kept_.empty() ? 0 : kept_.back().sum;
       while (static_cast<int64_t>(kept_.size()) < limit && sum < enough && falling.next(candidate)) {
@@ -165,14 +176,17 @@ class Sampler {
     // Without a filter the order is followed just to the chosen one.
     if (!has_top_k && !has_top_p && !has_min_p) take(a_.vocab, std::nextafter(u * total, kAll));
     for (const Kept& kept : kept_)
-      if (kept.sum > u * total || kept.sum == kept_.back().sum) return kept.id;  // the last of any weight, should rounding pass them all
+      if (kept.sum > u * total || kept.sum == kept_.back().sum)
+        return kept.id;  // the last of any weight, should rounding pass them all
     return kept_.back().id;
   }
 
   // Drops what top_p and min_p refuse from what top_k kept.
   void shorten(double enough, float min_p) {
     size_t count = 0;
-    while (count < kept_.size() && (count == 0 || (kept_[count - 1].sum < enough && kept_[count].weight >= min_p))) ++count;
+    while (count < kept_.size() &&
+           (count == 0 || (kept_[count - 1].sum < enough && kept_[count].weight >= min_p)))
+      ++count;
     kept_.resize(count);
   }
 

@@ -50,7 +50,9 @@ int64_t find_logit(const float* logits, int64_t count, float value) {
   return count;
 }
 
-inline F32x8 weight8(F32x8 logits, float max, float temperature) { return exp8((logits - max) / temperature); }
+inline F32x8 weight8(F32x8 logits, float max, float temperature) {
+  return exp8((logits - max) / temperature);
+}
 
 double total_weight(const float* logits, int64_t count, float max, float temperature) {
   constexpr int64_t kChunk = 64 * kLanes;  // f32 sums of 64 terms, f64 beyond
@@ -58,7 +60,8 @@ double total_weight(const float* logits, int64_t count, float max, float tempera
   for (int64_t start = 0; start < count; start += kChunk) {
     const int64_t end = count - start < kChunk ? count : start + kChunk;
     F32x8 sum{};
-    for (int64_t i = start; i < end; i += kLanes) sum += weight8(load_logits(logits + i, count - i), max, temperature);
+    for (int64_t i = start; i < end; i += kLanes)
+      sum += weight8(load_logits(logits + i, count - i), max, temperature);
     total += sum8(sum);
   }
   return total;
@@ -75,7 +78,9 @@ int64_t collect_logits(const float* logits, int64_t count, float low, float high
   return found;
 }
 
-float one_weight(float logit, float max, float temperature) { return weight8(splat(logit), max, temperature)[0]; }
+float one_weight(float logit, float max, float temperature) {
+  return weight8(splat(logit), max, temperature)[0];
+}
 
 constexpr SampleKernels kSamplePasses = {max_logit, find_logit, total_weight, collect_logits, one_weight};
 

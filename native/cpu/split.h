@@ -9,8 +9,8 @@
 
 namespace crosscurrent::cpu {
 
-// Calls body(begin, end) for ranges that cover [0, count). `cost` is the work of one item in elementary vector-loop steps:
-// less than kGrain of it is not worth waking a thread.
+// Calls body(begin, end) for ranges that cover [0, count). `cost` is the work of one item in elementary
+// vector-loop steps: less than kGrain of it is not worth waking a thread.
 template <class Body>
 void for_ranges(const Context& context, int64_t count, int64_t cost, const Body& body) {
   constexpr int64_t kGrain = 1 << 15;
@@ -20,9 +20,8 @@ void for_ranges(const Context& context, int64_t count, int64_t cost, const Body&
     if (count > 0) body(int64_t{0}, count);
     return;
   }
-  Pool::instance().run(static_cast<int>(chunks), context.threads, [&](int chunk) {
-    body(chunk * items, std::min(count, (chunk + 1) * items));
-  });
+  Pool::instance().run(static_cast<int>(chunks), context.threads,
+                       [&](int chunk) { body(chunk * items, std::min(count, (chunk + 1) * items)); });
 }
 
 }  // namespace crosscurrent::cpu

@@ -1,5 +1,5 @@
-// One attention layer under test: a paged cache, tokens whose q, k and v follow from (token id, position), and an f64
-// reference over the logical keys of a token.
+// One attention layer under test: a paged cache, tokens whose q, k and v follow from (token id, position),
+// and an f64 reference over the logical keys of a token.
 #pragma once
 
 #include <map>
@@ -22,8 +22,9 @@ struct AttentionShape {
   bool has_sinks = false;
   int page_tokens = 32;
   std::string show() const {
-    return "heads " + std::to_string(heads) + "/" + std::to_string(kv_heads) + " d " + std::to_string(head_dim) + " window " +
-           std::to_string(window) + " page " + std::to_string(page_tokens);
+    return "heads " + std::to_string(heads) + "/" + std::to_string(kv_heads) + " d " +
+           std::to_string(head_dim) + " window " + std::to_string(window) + " page " +
+           std::to_string(page_tokens);
   }
 };
 
@@ -34,7 +35,9 @@ struct Token {
 class AttentionModel {
  public:
   explicit AttentionModel(AttentionShape shape, int pages = 64)
-      : shape_(shape), sinks_(1, shape.heads), cache_(static_cast<size_t>(pages) * page_floats() + 1, kSentinel) {
+      : shape_(shape),
+        sinks_(1, shape.heads),
+        cache_(static_cast<size_t>(pages) * page_floats() + 1, kSentinel) {
     sinks_.fill(99);
     free_pages_.resize(static_cast<size_t>(pages));
     std::iota(free_pages_.begin(), free_pages_.end(), 0);
@@ -52,7 +55,9 @@ class AttentionModel {
     const int q_width = shape_.heads * shape_.head_dim, kv_width = shape_.kv_heads * shape_.head_dim;
     Rows qkv(built.step.t, q_width + 2 * kv_width), y(built.step.t, q_width);
     for (int i = 0; i < built.step.t; ++i)
-      for (int c = 0; c < qkv.columns(); ++c) qkv.at(i, c) = value({built.step.ids[static_cast<size_t>(i)], built.step.position[static_cast<size_t>(i)]}, c);
+      for (int c = 0; c < qkv.columns(); ++c)
+        qkv.at(i, c) =
+            value({built.step.ids[static_cast<size_t>(i)], built.step.position[static_cast<size_t>(i)]}, c);
     FlashAttention a{};
     a.q = qkv.slice(0, q_width);
     a.k = qkv.slice(q_width, kv_width);
@@ -93,7 +98,8 @@ class AttentionModel {
       for (int j = first; j <= last; ++j) {
         double dot = 0;
         for (int c = 0; c < d; ++c)
-          dot += static_cast<double>(value(path.back(), head * d + c)) * value(path[static_cast<size_t>(j)], k_column + c);
+          dot += static_cast<double>(value(path.back(), head * d + c)) *
+                 value(path[static_cast<size_t>(j)], k_column + c);
         double score = dot * scale();
         if (shape_.softcap > 0) score = shape_.softcap * std::tanh(score / shape_.softcap);
         scores.push_back(score);
@@ -102,29 +108,37 @@ class AttentionModel {
       for (const double score : scores) total += std::exp(score);
       for (int j = first; j <= last; ++j)
         for (int c = 0; c < d; ++c)
-          y[static_cast<size_t>(head * d + c)] += std::exp(scores[static_cast<size_t>(j - first)]) / total * value(path[static_cast<size_t>(j)], v_column + c);
+          y[static_cast<size_t>(head * d + c)] += std::exp(scores[static_cast<size_t>(j - first)]) / total *
+                                                  value(path[static_cast<size_t>(j)], v_column + c);
     }
     return y;
   }
 
-  void expect_reference(const std::vector<float>& y, const std::vector<Token>& path, const std::string& what) const {
+  void expect_reference(const std::vector<float>& y, const std::vector<Token>& path,
+                        const std::string& what) const {
     constexpr double kTolerance = 4e-6;  // f32 sums of up to a few thousand terms
     const std::vector<double> expected = reference(path);
     for (size_t i = 0; i < expected.size(); ++i)
-      expect_near(y[i], expected[i], kTolerance, what + ", position " + std::to_string(path.size() - 1) + ", element " + std::to_string(i));
+      expect_near(y[i], expected[i], kTolerance,
+                  what + ", position " + std::to_string(path.size() - 1) + ", element " + std::to_string(i));
   }
 
  private:
-  size_t page_floats() const { return static_cast<size_t>(2 * shape_.kv_heads * shape_.head_dim * shape_.page_tokens); }
+  size_t page_floats() const {
+    return static_cast<size_t>(2 * shape_.kv_heads * shape_.head_dim * shape_.page_tokens);
+  }
   float scale() const { return 2.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
   static float value(Token token, int column) {
-    Numbers numbers(static_cast<uint64_t>(token.id) * 1000003 + static_cast<uint64_t>(token.position) * 8191 + static_cast<uint64_t>(column));
+    Numbers numbers(static_cast<uint64_t>(token.id) * 1000003 + static_cast<uint64_t>(token.position) * 8191 +
+                    static_cast<uint64_t>(column));
     return 2 * numbers.next();
   }
   std::vector<int32_t> pages_for(const SequenceInput& sequence) {
     std::vector<int32_t>& pages = pages_[sequence.slot];
     const int pending = sequence.accepted.empty() ? 0 : sequence.accepted.back() + 1;
-    const int tokens = sequence.length + std::max<int>(pending, static_cast<int>(sequence.accepted.size() + sequence.ids.size()));
+    const int tokens =
+        sequence.length +
+        std::max<int>(pending, static_cast<int>(sequence.accepted.size() + sequence.ids.size()));
     while (static_cast<int>(pages.size()) * shape_.page_tokens < tokens) {
       expect(!free_pages_.empty(), "the test has pages left");
       pages.push_back(free_pages_.back());

@@ -1,4 +1,5 @@
-// Operands of kernel tests: seeded numbers, rows inside wider rows, and sentinels that show a write out of bounds.
+// Operands of kernel tests: seeded numbers, rows inside wider rows, and sentinels that show a write out of
+// bounds.
 #pragma once
 
 #include <algorithm>
@@ -46,8 +47,12 @@ class Rows {
       for (int64_t c = 0; c < columns_; ++c) at(r, c) = numbers.next() * scale;
     return *this;
   }
-  float& at(int64_t row, int64_t column) { return values_[static_cast<size_t>(row * stride_ + before_ + column)]; }
-  float at(int64_t row, int64_t column) const { return values_[static_cast<size_t>(row * stride_ + before_ + column)]; }
+  float& at(int64_t row, int64_t column) {
+    return values_[static_cast<size_t>(row * stride_ + before_ + column)];
+  }
+  float at(int64_t row, int64_t column) const {
+    return values_[static_cast<size_t>(row * stride_ + before_ + column)];
+  }
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
 
@@ -77,9 +82,11 @@ class Rows {
 
   void check_sentinels(const std::string& what) const {
     for (size_t i = 0; i < values_.size(); ++i) {
-      const auto row = static_cast<int64_t>(i) / stride_, column = static_cast<int64_t>(i) % stride_ - before_;
+      const auto row = static_cast<int64_t>(i) / stride_,
+                 column = static_cast<int64_t>(i) % stride_ - before_;
       const bool inside = row < rows_ && column >= 0 && column < columns_;
-      if (!inside && values_[i] != kSentinel) fail(what + ": written outside, row " + std::to_string(row) + ", column " + std::to_string(column));
+      if (!inside && values_[i] != kSentinel)
+        fail(what + ": written outside, row " + std::to_string(row) + ", column " + std::to_string(column));
     }
   }
 
@@ -104,10 +111,12 @@ inline void expect_near(double got, double expected, double tolerance, const std
   fail(what + ": expected " + std::to_string(expected) + ", got " + std::to_string(got));
 }
 
-inline void expect_same_bits(const float* got, const float* expected, int64_t count, const std::string& what) {
+inline void expect_same_bits(const float* got, const float* expected, int64_t count,
+                             const std::string& what) {
   for (int64_t i = 0; i < count; ++i)
     if (std::memcmp(got + i, expected + i, sizeof(float)) != 0)
-      fail(what + ": element " + std::to_string(i) + " has other bits: " + std::to_string(got[i]) + " instead of " + std::to_string(expected[i]));
+      fail(what + ": element " + std::to_string(i) + " has other bits: " + std::to_string(got[i]) +
+           " instead of " + std::to_string(expected[i]));
 }
 
 // body(threads) once for each instruction-set level of this machine, with its name in failures' scope.

@@ -25,15 +25,18 @@ using Outputs = std::vector<std::vector<float>>;
 void expect_same(const Outputs& got, const Outputs& expected, const std::string& what) {
   expect_equal(got.size(), expected.size(), what + ": rows");
   for (size_t i = 0; i < got.size(); ++i)
-    expect_same_bits(got[i].data(), expected[i].data(), static_cast<int64_t>(got[i].size()), what + ", row " + std::to_string(i));
+    expect_same_bits(got[i].data(), expected[i].data(), static_cast<int64_t>(got[i].size()),
+                     what + ", row " + std::to_string(i));
 }
 
 // Feeds `ids` in pieces of the given sizes (the last one repeats).
-Outputs feed(AttentionModel& model, const std::vector<int32_t>& ids, const std::vector<size_t>& pieces, int threads = 1) {
+Outputs feed(AttentionModel& model, const std::vector<int32_t>& ids, const std::vector<size_t>& pieces,
+             int threads = 1) {
   Outputs all;
   for (size_t at = 0, piece = 0; at < ids.size(); ++piece) {
     const size_t end = std::min(ids.size(), at + pieces[std::min(piece, pieces.size() - 1)]);
-    for (auto& row : model.run(StepClass::prefill, {{.length = static_cast<int32_t>(at), .ids = part(ids, at, end)}}, threads))
+    for (auto& row : model.run(StepClass::prefill,
+                               {{.length = static_cast<int32_t>(at), .ids = part(ids, at, end)}}, threads))
       all.push_back(std::move(row));
     at = end;
   }
@@ -72,26 +75,29 @@ const Test reference("flash_attention: f64 reference, prompts of 1 … 70 tokens
         AttentionModel model(shape, 128);
         const auto ids = some_ids(length, 3);
         const Outputs y = feed(model, ids, {70});
-        for (size_t i = 0; i < y.size(); i += 3) model.expect_reference(y[i], path_of(ids, i + 1), level + ", " + shape.show());
+        for (size_t i = 0; i < y.size(); i += 3)
+          model.expect_reference(y[i], path_of(ids, i + 1), level + ", " + shape.show());
       }
     }
   });
 });
 
-const Test chunks("flash_attention: 37 tokens at once, in pieces, one by one and decoded have the same bits", [] {
-  at_every_level([](const std::string& level) {
-    for (const AttentionShape& shape : kShapes) {
-      const auto ids = some_ids(37, 11);
-      const auto fresh = [&] { return AttentionModel(shape); };
-      AttentionModel once = fresh(), pieces = fresh(), tokens = fresh(), decoded = fresh(), threaded = fresh();
-      const Outputs expected = feed(once, ids, {37});
-      expect_same(feed(pieces, ids, {5, 1, 20, 3}), expected, level + ", pieces, " + shape.show());
-      expect_same(feed(tokens, ids, {1}), expected, level + ", token by token, " + shape.show());
-      expect_same(decode(decoded, ids), expected, level + ", decoded, " + shape.show());
-      expect_same(feed(threaded, ids, {37}, 2), expected, level + ", two threads, " + shape.show());
-    }
-  });
-});
+const Test chunks(
+    "flash_attention: 37 tokens at once, in pieces, one by one and decoded have the same bits", [] {
+      at_every_level([](const std::string& level) {
+        for (const AttentionShape& shape : kShapes) {
+          const auto ids = some_ids(37, 11);
+          const auto fresh = [&] { return AttentionModel(shape); };
+          AttentionModel once = fresh(), pieces = fresh(), tokens = fresh(), decoded = fresh(),
+                         threaded = fresh();
+          const Outputs expected = feed(once, ids, {37});
+          expect_same(feed(pieces, ids, {5, 1, 20, 3}), expected, level + ", pieces, " + shape.show());
+          expect_same(feed(tokens, ids, {1}), expected, level + ", token by token, " + shape.show());
+          expect_same(decode(decoded, ids), expected, level + ", decoded, " + shape.show());
+          expect_same(feed(threaded, ids, {37}, 2), expected, level + ", two threads, " + shape.show());
+        }
+      });
+    });
 
 const Test splits("flash_attention: beyond one split of 1024 keys: reference, chunking, threads", [] {
   at_every_level([](const std::string& level) {
@@ -101,10 +107,12 @@ const Test splits("flash_attention: beyond one split of 1024 keys: reference, ch
       AttentionModel once(shape, 80), pieces(shape, 80);
       const Outputs expected = feed(once, ids, {2100});
       expect_same(feed(pieces, ids, {700, 324, 1, 600, 31}, 2), expected, level + ", pieces");
-      for (const size_t i : {1023u, 1024u, 1600u, 2047u, 2099u}) once.expect_reference(expected[i], path_of(ids, i + 1), level);
+      for (const size_t i : {1023u, 1024u, 1600u, 2047u, 2099u})
+        once.expect_reference(expected[i], path_of(ids, i + 1), level);
       // few tiles and many splits: the splits are shared among threads
       const SequenceInput last{.length = 2099, .ids = {ids.back()}};
-      for (const int threads : {1, 2, 5}) expect_same(once.run(StepClass::decode, {last}, threads), {expected.back()}, level + ", threads");
+      for (const int threads : {1, 2, 5})
+        expect_same(once.run(StepClass::decode, {last}, threads), {expected.back()}, level + ", threads");
     }
   });
 });
@@ -125,48 +133,56 @@ const Test trees("flash_attention: a node of a tree has the bits of plain decodi
         const auto ids = some_ids(static_cast<int>(prompt), 23), drafts = some_ids(8, 29);
         AttentionModel model(shape, 80);
         feed(model, ids, {prompt});
-        const Outputs tree = model.run(StepClass::decode, {{.length = static_cast<int32_t>(prompt), .ids = drafts, .parents = kTree}});
+        const Outputs tree = model.run(
+            StepClass::decode, {{.length = static_cast<int32_t>(prompt), .ids = drafts, .parents = kTree}});
         for (int32_t node = 0; node < 8; ++node) {
           auto plain_ids = ids;
           for (const int32_t step : path_to(node)) plain_ids.push_back(drafts[static_cast<size_t>(step)]);
           AttentionModel plain(shape, 80);
-          expect_same({tree[static_cast<size_t>(node)]}, {decode(plain, plain_ids).back()}, level + ", node " + std::to_string(node) + ", " + shape.show());
+          expect_same({tree[static_cast<size_t>(node)]}, {decode(plain, plain_ids).back()},
+                      level + ", node " + std::to_string(node) + ", " + shape.show());
         }
       }
     }
   });
 });
 
-const Test rollback("flash_attention: a partial accept, then a step without drafts, equals plain decoding", [] {
-  at_every_level([](const std::string& level) {
-    for (const AttentionShape& shape : kShapes) {
-      for (const auto& accepted : {std::vector<int32_t>{}, {0}, {1}, {0, 2, 6}, {1, 3, 5, 7}, {1, 4}}) {
-        const auto ids = some_ids(27, 31), drafts = some_ids(8, 37), more = some_ids(40, 41);
-        AttentionModel model(shape, 96), plain(shape, 96);
-        feed(model, ids, {27});
-        model.run(StepClass::decode, {{.length = 27, .ids = drafts, .parents = kTree}});
-        auto plain_ids = ids;
-        for (const int32_t node : accepted) plain_ids.push_back(drafts[static_cast<size_t>(node)]);
-        const size_t kept = plain_ids.size();
-        plain_ids.insert(plain_ids.end(), more.begin(), more.end());
-        const Outputs expected = decode(plain, plain_ids);
-        // one token without drafts, then a chain of which two are taken, then the rest one by one
-        Outputs got = model.run(StepClass::decode, {{.length = 27, .ids = {more[0]}, .accepted = accepted}});
-        auto length = static_cast<int32_t>(kept);
-        for (auto& row : model.run(StepClass::decode, {{.length = length, .ids = {more[1], more[2], 7}, .accepted = {0}}})) got.push_back(row);
-        got.pop_back();
-        length += 1;
-        std::vector<int32_t> pending = {0, 1};
-        for (size_t i = 3; i < more.size(); ++i) {
-          got.push_back(model.run(StepClass::decode, {{.length = length, .ids = {more[i]}, .accepted = pending}})[0]);
-          length += static_cast<int32_t>(pending.size());
-          pending = {0};
+const Test rollback(
+    "flash_attention: a partial accept, then a step without drafts, equals plain decoding", [] {
+      at_every_level([](const std::string& level) {
+        for (const AttentionShape& shape : kShapes) {
+          for (const auto& accepted : {std::vector<int32_t>{}, {0}, {1}, {0, 2, 6}, {1, 3, 5, 7}, {1, 4}}) {
+            const auto ids = some_ids(27, 31), drafts = some_ids(8, 37), more = some_ids(40, 41);
+            AttentionModel model(shape, 96), plain(shape, 96);
+            feed(model, ids, {27});
+            model.run(StepClass::decode, {{.length = 27, .ids = drafts, .parents = kTree}});
+            auto plain_ids = ids;
+            for (const int32_t node : accepted) plain_ids.push_back(drafts[static_cast<size_t>(node)]);
+            const size_t kept = plain_ids.size();
+            plain_ids.insert(plain_ids.end(), more.begin(), more.end());
+            const Outputs expected = decode(plain, plain_ids);
+            // one token without drafts, then a chain of which two are taken, then the rest one by one
+            Outputs got =
+                model.run(StepClass::decode, {{.length = 27, .ids = {more[0]}, .accepted = accepted}});
+            auto length = static_cast<int32_t>(kept);
+            for (auto& row : model.run(StepClass::decode,
+                                       {{.length = length, .ids = {more[1], more[2], 7}, .accepted = {0}}}))
+              got.push_back(row);
+            got.pop_back();
+            length += 1;
+            std::vector<int32_t> pending = {0, 1};
+            for (size_t i = 3; i < more.size(); ++i) {
+              got.push_back(model.run(StepClass::decode,
+                                      {{.length = length, .ids = {more[i]}, .accepted = pending}})[0]);
+              length += static_cast<int32_t>(pending.size());
+              pending = {0};
+            }
+            expect_same(got, {expected.begin() + static_cast<ptrdiff_t>(kept), expected.end()},
+                        level + ", " + shape.show());
+          }
         }
-        expect_same(got, {expected.begin() + static_cast<ptrdiff_t>(kept), expected.end()}, level + ", " + shape.show());
-      }
-    }
-  });
-});
+      });
+    });
 
 const Test mates("flash_attention: bits do not depend on the rest of the batch or on threads", [] {
   at_every_level([](const std::string& level) {
@@ -181,11 +197,17 @@ const Test mates("flash_attention: bits do not depend on the rest of the batch o
         AttentionModel alone(shape, 128);
         prompts.push_back({.slot = slot, .ids = ids});
         next.push_back({.slot = slot, .length = lengths[slot], .ids = drafts});
-        for (auto& row : alone.run(StepClass::prefill, {{.slot = slot, .ids = ids}})) expected_prompts.push_back(row);
-        for (auto& row : alone.run(StepClass::decode, {{.slot = slot, .length = lengths[slot], .ids = drafts}})) expected_next.push_back(row);
+        for (auto& row : alone.run(StepClass::prefill, {{.slot = slot, .ids = ids}}))
+          expected_prompts.push_back(row);
+        for (auto& row :
+             alone.run(StepClass::decode, {{.slot = slot, .length = lengths[slot], .ids = drafts}}))
+          expected_next.push_back(row);
       }
-      expect_same(together.run(StepClass::prefill, prompts, 2), expected_prompts, level + ", prompts, " + shape.show());
-      for (const int threads : {1, 2}) expect_same(together.run(StepClass::decode, next, threads), expected_next, level + ", decode, " + shape.show());
+      expect_same(together.run(StepClass::prefill, prompts, 2), expected_prompts,
+                  level + ", prompts, " + shape.show());
+      for (const int threads : {1, 2})
+        expect_same(together.run(StepClass::decode, next, threads), expected_next,
+                    level + ", decode, " + shape.show());
     }
   });
 });

@@ -27,7 +27,8 @@ struct Weight {
   }
   double at(int64_t row, int64_t column) const {
     const DTypeInfo info = dtype_info(dtype);
-    return weight_value(dtype, bytes.data() + row * (k / info.block_elements * info.block_bytes), column).sum();
+    return weight_value(dtype, bytes.data() + row * (k / info.block_elements * info.block_bytes), column)
+        .sum();
   }
   Tensor tensor() const {
     Tensor tensor;
@@ -63,7 +64,8 @@ const Test embeddings("embedding: rows of every stored type, scaled", [] {
       y.check_sentinels("embedding");
       for (int r = 0; r < 5; ++r)
         for (int64_t c = 0; c < dim; ++c)
-          expect_near(y.at(r, c), weight.at(ids[static_cast<size_t>(r)], c) * scale, kTolerance, "embedding of " + std::string(dtype_info(dtype).name));
+          expect_near(y.at(r, c), weight.at(ids[static_cast<size_t>(r)], c) * scale, kTolerance,
+                      "embedding of " + std::string(dtype_info(dtype).name));
       for (const int32_t wrong : {-1, 37}) {
         std::vector<int32_t> bad = {0, 0, wrong, 0, 0};
         op.ids = tensor_of(bad);
@@ -123,14 +125,18 @@ const Test linears("linear: scale, bias and residual, present or not; exact and 
                   }
                   const double expected = sum * scale + (has_residual ? c.residual.at(r, o) : 0);
                   const double allowed = (exact ? kExact : kInt8) * (1 + size);
-                  expect(std::abs(y.at(r, o) - expected) <= allowed, level + ", linear: expected " + std::to_string(expected) + ", got " + std::to_string(y.at(r, o)));
+                  expect(std::abs(y.at(r, o) - expected) <= allowed, level + ", linear: expected " +
+                                                                         std::to_string(expected) + ", got " +
+                                                                         std::to_string(y.at(r, o)));
                 }
               }
               if (exact) continue;
               Rows forced(5, 43), reference(5, 43);  // the attribute wins over the session
               c.run(0, 5, forced, 1, cpu::Precision::int8, true);
               c.run(0, 5, reference, 1, cpu::Precision::exact, false);
-              for (int r = 0; r < 5; ++r) expect_same_bits(&forced.at(r, 0), &reference.at(r, 0), 43, level + ", linear, exact by attribute");
+              for (int r = 0; r < 5; ++r)
+                expect_same_bits(&forced.at(r, 0), &reference.at(r, 0), 43,
+                                 level + ", linear, exact by attribute");
             }
           }
         }

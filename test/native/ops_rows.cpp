@@ -24,7 +24,8 @@ void run(void (*kernel)(const Op&, cpu::Context&), const Op& op, int threads = 1
 }
 
 // Rows are the same alone and on two threads: `call(first_row, rows, y, threads)` writes rows of y.
-void check_rows(int64_t rows, int64_t columns, const std::function<void(int64_t, int64_t, Tensor, int)>& call, const std::string& what) {
+void check_rows(int64_t rows, int64_t columns, const std::function<void(int64_t, int64_t, Tensor, int)>& call,
+                const std::string& what) {
   Rows together(rows, columns), threaded(rows, columns);
   call(0, rows, together.tensor(), 1);
   call(0, rows, threaded.tensor(), 2);
@@ -63,7 +64,8 @@ const Test adds("add: y = a + scale b", [] {
     Rows y(5, dim);
     call(0, 5, y.tensor(), 1);
     for (int r = 0; r < 5; ++r)
-      for (int c = 0; c < dim; ++c) expect_near(y.at(r, c), a.at(r, c) + static_cast<double>(0.3f) * b.at(r, c), kTolerance, "add");
+      for (int c = 0; c < dim; ++c)
+        expect_near(y.at(r, c), a.at(r, c) + static_cast<double>(0.3f) * b.at(r, c), kTolerance, "add");
   }
 });
 
@@ -80,7 +82,8 @@ double activate(Activation activation, double g) {
 const Test act_muls("act_mul: every activation, with and without up, as slices of one buffer", [] {
   constexpr double kTolerance = 1e-6;
   at_every_level([](const std::string& level) {
-    for (const Activation activation : {Activation::none, Activation::silu, Activation::gelu, Activation::relu2}) {
+    for (const Activation activation :
+         {Activation::none, Activation::silu, Activation::gelu, Activation::relu2}) {
       for (const int ff : kWidths) {
         for (const bool has_up : {true, false}) {
           Rows both(3, 2 * ff);
@@ -97,7 +100,8 @@ const Test act_muls("act_mul: every activation, with and without up, as slices o
           call(0, 3, y.tensor(), 1);
           for (int r = 0; r < 3; ++r)
             for (int c = 0; c < ff; ++c)
-              expect_near(y.at(r, c), activate(activation, both.at(r, c)) * (has_up ? both.at(r, ff + c) : 1), kTolerance, level + ", act_mul");
+              expect_near(y.at(r, c), activate(activation, both.at(r, c)) * (has_up ? both.at(r, ff + c) : 1),
+                          kTolerance, level + ", act_mul");
         }
       }
     }
@@ -114,10 +118,12 @@ const Test extremes("act_mul: silu of large, infinite and missing numbers", [] {
     run(cpu::act_mul, op);
     for (int i = 1; i < 9; ++i) expect_near(y.at(0, i), silu(values[i]), 1e-6, level + ", silu");
     gate.at(0, 4) = NAN;
-    for (const Activation activation : {Activation::none, Activation::silu, Activation::gelu, Activation::relu2}) {
+    for (const Activation activation :
+         {Activation::none, Activation::silu, Activation::gelu, Activation::relu2}) {
       op.activation = activation;
       run(cpu::act_mul, op);
-      expect(std::isnan(y.at(0, 4)) && !std::isnan(y.at(0, 3)) && !std::isnan(y.at(0, 5)), level + ": NaN reaches its own element alone");
+      expect(std::isnan(y.at(0, 4)) && !std::isnan(y.at(0, 3)) && !std::isnan(y.at(0, 5)),
+             level + ": NaN reaches its own element alone");
     }
   });
 });
@@ -142,10 +148,13 @@ const Test norms("rms_norm: groups of many widths, with and without weight", [] 
         for (int r = 0; r < 4; ++r) {
           for (int g = 0; g < groups; ++g) {
             double squares = 0;
-            for (int c = 0; c < width; ++c) squares += static_cast<double>(x.at(r, g * width + c)) * x.at(r, g * width + c);
             for (int c = 0; c < width; ++c)
-              expect_near(y.at(r, g * width + c), x.at(r, g * width + c) / std::sqrt(squares / width + 1e-5) * (has_weight ? weight.at(0, c) : 1), kTolerance,
-                          "rms_norm of width " + std::to_string(width));
+              squares += static_cast<double>(x.at(r, g * width + c)) * x.at(r, g * width + c);
+            for (int c = 0; c < width; ++c)
+              expect_near(y.at(r, g * width + c),
+                          x.at(r, g * width + c) / std::sqrt(squares / width + 1e-5) *
+                              (has_weight ? weight.at(0, c) : 1),
+                          kTolerance, "rms_norm of width " + std::to_string(width));
           }
         }
       }
@@ -162,7 +171,8 @@ const Test gated_norms("gated_rms_norm: groups of many widths", [] {
       both.fill(5, 3), weight.fill(6);
       const auto call = [&](int64_t row, int64_t rows, Tensor y, int threads) {
         GatedRmsNorm op{};
-        op.x = from_row(both.slice(0, dim), row, rows), op.z = from_row(both.slice(dim, dim), row, rows), op.weight = weight.vector(), op.y = y;
+        op.x = from_row(both.slice(0, dim), row, rows), op.z = from_row(both.slice(dim, dim), row, rows),
+        op.weight = weight.vector(), op.y = y;
         op.width = width, op.eps = 1e-5f, op.rows = rows, op.groups = groups;
         run(cpu::gated_rms_norm, op, threads);
       };
@@ -171,11 +181,14 @@ const Test gated_norms("gated_rms_norm: groups of many widths", [] {
       call(0, 4, y.tensor(), 1);
       for (int r = 0; r < 4; ++r) {
         for (int g = 0; g < groups; ++g) {
-          const auto h = [&](int c) { return both.at(r, g * width + c) * silu(both.at(r, dim + g * width + c)); };
+          const auto h = [&](int c) {
+            return both.at(r, g * width + c) * silu(both.at(r, dim + g * width + c));
+          };
           double squares = 0;
           for (int c = 0; c < width; ++c) squares += h(c) * h(c);
           for (int c = 0; c < width; ++c)
-            expect_near(y.at(r, g * width + c), h(c) / std::sqrt(squares / width + 1e-5) * weight.at(0, g * width + c), kTolerance,
+            expect_near(y.at(r, g * width + c),
+                        h(c) / std::sqrt(squares / width + 1e-5) * weight.at(0, g * width + c), kTolerance,
                         "gated_rms_norm of width " + std::to_string(width));
         }
       }
@@ -193,13 +206,15 @@ const Test ropes("rope: both pairings, part of a head, near and far positions", 
         const auto t = static_cast<int64_t>(position.size());
         Rows x(t, heads * head_dim), inv_freq(1, half);
         x.fill(7);
-        for (int i = 0; i < half; ++i) inv_freq.at(0, i) = static_cast<float>(std::pow(10000.0, -static_cast<double>(i) / half));
+        for (int i = 0; i < half; ++i)
+          inv_freq.at(0, i) = static_cast<float>(std::pow(10000.0, -static_cast<double>(i) / half));
         const auto call = [&](int64_t row, int64_t rows, Tensor y, int threads) {
           Rope op{};
           op.x = from_row(x.tensor(), row, rows), op.inv_freq = inv_freq.vector(), op.y = y;
           op.position = tensor_of(position);
           op.position.data += static_cast<size_t>(row) * sizeof(int32_t);
-          op.head_dim = head_dim, op.interleaved = interleaved, op.scale = 1.25f, op.t = rows, op.heads = heads, op.half = half;
+          op.head_dim = head_dim, op.interleaved = interleaved, op.scale = 1.25f, op.t = rows,
+          op.heads = heads, op.half = half;
           run(cpu::rope, op, threads);
         };
         check_rows(t, heads * head_dim, call, "rope");
@@ -209,12 +224,18 @@ const Test ropes("rope: both pairings, part of a head, near and far positions", 
           for (int h = 0; h < heads; ++h) {
             for (int i = 0; i < half; ++i) {
               const int a = h * head_dim + (interleaved ? 2 * i : i), b = interleaved ? a + 1 : a + half;
-              const float theta = static_cast<float>(position[static_cast<size_t>(r)]) * inv_freq.at(0, i);  // f32, as the definition says
-              const double cosine = std::cos(static_cast<double>(theta)), sine = std::sin(static_cast<double>(theta));
-              expect_near(y.at(r, a), (x.at(r, a) * cosine - x.at(r, b) * sine) * 1.25, kTolerance, "rope, first of a pair");
-              expect_near(y.at(r, b), (x.at(r, b) * cosine + x.at(r, a) * sine) * 1.25, kTolerance, "rope, second of a pair");
+              const float theta = static_cast<float>(position[static_cast<size_t>(r)]) *
+                                  inv_freq.at(0, i);  // f32, as the definition says
+              const double cosine = std::cos(static_cast<double>(theta)),
+                           sine = std::sin(static_cast<double>(theta));
+              expect_near(y.at(r, a), (x.at(r, a) * cosine - x.at(r, b) * sine) * 1.25, kTolerance,
+                          "rope, first of a pair");
+              expect_near(y.at(r, b), (x.at(r, b) * cosine + x.at(r, a) * sine) * 1.25, kTolerance,
+                          "rope, second of a pair");
             }
-            for (int i = 2 * half; i < head_dim; ++i) expect_equal(y.at(r, h * head_dim + i), x.at(r, h * head_dim + i), "rope passes the rest through");
+            for (int i = 2 * half; i < head_dim; ++i)
+              expect_equal(y.at(r, h * head_dim + i), x.at(r, h * head_dim + i),
+                           "rope passes the rest through");
           }
         }
       }
@@ -229,7 +250,8 @@ const Test gathers("gather_rows: copies rows, refuses others", [] {
   GatherRows op{};
   op.x = x.tensor(), op.index = tensor_of(index), op.y = y.tensor(), op.t = 6, op.dim = 13, op.rows = 4;
   run(cpu::gather_rows, op);
-  for (int r = 0; r < 4; ++r) expect_same_bits(&y.at(r, 0), &x.at(index[static_cast<size_t>(r)], 0), 13, "gather_rows");
+  for (int r = 0; r < 4; ++r)
+    expect_same_bits(&y.at(r, 0), &x.at(index[static_cast<size_t>(r)], 0), 13, "gather_rows");
   y.check_sentinels("gather_rows");
   for (const int32_t wrong : {-1, 6}) {
     index[1] = wrong;

@@ -14,7 +14,9 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-SampleOptions options(float temperature, int32_t position = 0) { return {temperature, 0, 1, 0, 1, 0, 0, 7, 9, position}; }
+SampleOptions options(float temperature, int32_t position = 0) {
+  return {temperature, 0, 1, 0, 1, 0, 0, 7, 9, position};
+}
 
 // One token a row of `logits`.
 std::vector<int32_t> choose(Rows& logits, std::vector<RowInput> rows, int threads = 1) {
@@ -45,12 +47,15 @@ Rows row_of(const std::vector<float>& values) {
 std::vector<double> distribution(std::vector<double> logits, const SampleOptions& o) {
   std::vector<int> order(logits.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
   const double max = logits[static_cast<size_t>(order[0])];
   std::vector<double> p(logits.size(), 0);
   size_t kept = o.top_k > 0 ? std::min(order.size(), static_cast<size_t>(o.top_k)) : order.size();
   double total = 0;
-  for (size_t i = 0; i < kept; ++i) total += std::exp((logits[static_cast<size_t>(order[i])] - max) / o.temperature);
+  for (size_t i = 0; i < kept; ++i)
+    total += std::exp((logits[static_cast<size_t>(order[i])] - max) / o.temperature);
   double sum = 0, kept_sum = 0;
   for (size_t i = 0; i < kept; ++i) {
     const double weight = std::exp((logits[static_cast<size_t>(order[i])] - max) / o.temperature);
@@ -65,13 +70,16 @@ std::vector<double> distribution(std::vector<double> logits, const SampleOptions
 }
 
 constexpr bool same(Philox a, Philox b) {
-  return a.words[0] == b.words[0] && a.words[1] == b.words[1] && a.words[2] == b.words[2] && a.words[3] == b.words[3];
+  return a.words[0] == b.words[0] && a.words[1] == b.words[1] && a.words[2] == b.words[2] &&
+         a.words[3] == b.words[3];
 }
 
 const Test known_answers("philox: the known answers of Salmon et al. (Random123, kat_vectors)", [] {
   constexpr uint32_t kOnes = 0xffffffff;
   expect(same(philox4x32({{0, 0, 0, 0}}, 0, 0), {{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}}), "zeros");
-  expect(same(philox4x32({{kOnes, kOnes, kOnes, kOnes}}, kOnes, kOnes), {{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}}), "ones");
+  expect(same(philox4x32({{kOnes, kOnes, kOnes, kOnes}}, kOnes, kOnes),
+              {{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}}),
+         "ones");
   expect(same(philox4x32({{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}}, 0xa4093822, 0x299f31d0),
               {{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}),
          "digits of pi");
@@ -100,25 +108,48 @@ const Test adjustments("sample: bias, then repetition, presence and frequency pe
     change(row);
     return row;
   };
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.bias_ids = {2, 2}, r.bias_values = {2.5f, 2.0f}; })), 2, "two biases of one token add");
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.bias_ids = {0}, r.bias_values = {-kInfinity}; })), 1, "a ban");
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.options.repetition_penalty = 1.3f, r.history = {0, 0, 0}; })), 1, "3 / 1.3, once");
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.options.repetition_penalty = 1.19f, r.history = {0, 0, 0}; })), 0, "3 / 1.19 > 2.5");
-  Rows negative = row_of({-1.0f, -1.5f});
-  expect_equal(choose_one(negative, with([](RowInput& r) { r.options.repetition_penalty = 1.6f, r.history = {0}; })), 1, "-1 * 1.6");
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.options.presence_penalty = 0.6f, r.history = {0, 0}; })), 1, "3 - 0.6");
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.options.presence_penalty = 0.4f, r.history = {0, 0}; })), 0, "3 - 0.4, once");
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.options.frequency_penalty = 0.3f, r.history = {0, 1, 0}; })), 0, "3 - 0.6 > 2.5 - 0.3");
-  expect_equal(choose_one(logits, with([](RowInput& r) { r.options.frequency_penalty = 0.3f, r.history = {0, 3, 0}; })), 1, "3 - 0.6 < 2.5");
+  expect_equal(
+      choose_one(logits, with([](RowInput& r) { r.bias_ids = {2, 2}, r.bias_values = {2.5f, 2.0f}; })), 2,
+      "two biases of one token add");
+  expect_equal(choose_one(logits, with([](RowInput& r) { r.bias_ids = {0}, r.bias_values = {-kInfinity}; })),
+               1, "a ban");
   expect_equal(choose_one(logits, with([](RowInput& r) {
-                 r.options.repetition_penalty = 2, r.history = {2}, r.bias_ids = {2}, r.bias_values = {5.0f};
-               })),
+                            r.options.repetition_penalty = 1.3f, r.history = {0, 0, 0};
+                          })),
+               1, "3 / 1.3, once");
+  expect_equal(choose_one(logits, with([](RowInput& r) {
+                            r.options.repetition_penalty = 1.19f, r.history = {0, 0, 0};
+                          })),
+               0, "3 / 1.19 > 2.5");
+  Rows negative = row_of({-1.0f, -1.5f});
+  expect_equal(
+      choose_one(negative, with([](RowInput& r) { r.options.repetition_penalty = 1.6f, r.history = {0}; })),
+      1, "-1 * 1.6");
+  expect_equal(
+      choose_one(logits, with([](RowInput& r) { r.options.presence_penalty = 0.6f, r.history = {0, 0}; })), 1,
+      "3 - 0.6");
+  expect_equal(
+      choose_one(logits, with([](RowInput& r) { r.options.presence_penalty = 0.4f, r.history = {0, 0}; })), 0,
+      "3 - 0.4, once");
+  expect_equal(choose_one(logits, with([](RowInput& r) {
+                            r.options.frequency_penalty = 0.3f, r.history = {0, 1, 0};
+                          })),
+               0, "3 - 0.6 > 2.5 - 0.3");
+  expect_equal(choose_one(logits, with([](RowInput& r) {
+                            r.options.frequency_penalty = 0.3f, r.history = {0, 3, 0};
+                          })),
+               1, "3 - 0.6 < 2.5");
+  expect_equal(choose_one(logits, with([](RowInput& r) {
+                            r.options.repetition_penalty = 2, r.history = {2}, r.bias_ids = {2},
+                            r.bias_values = {5.0f};
+                          })),
                0, "the penalty sees the biased logit: (5 - 1) / 2");
   expect_equal(logits.at(0, 0), 3.0f, "the logits are not written");
   logits.check_sentinels("logits");
 });
 
-// Draws at positions 0 … n - 1 of one seed; chi-square against the definition over bins of expected count >= 8.
+// Draws at positions 0 … n - 1 of one seed; chi-square against the definition over bins of expected count
+// >= 8.
 void check_distribution(Rows& logits, SampleOptions o, const std::string& what) {
   constexpr int kDraws = 6000;
   std::vector<double> values;
@@ -128,7 +159,8 @@ void check_distribution(Rows& logits, SampleOptions o, const std::string& what) 
   for (int i = 0; i < kDraws; ++i) {
     o.position = i;
     const int32_t id = choose_one(logits, {.options = o});
-    expect(id >= 0 && id < static_cast<int32_t>(p.size()) && p[static_cast<size_t>(id)] > 0, what + ": token " + std::to_string(id) + " is possible");
+    expect(id >= 0 && id < static_cast<int32_t>(p.size()) && p[static_cast<size_t>(id)] > 0,
+           what + ": token " + std::to_string(id) + " is possible");
     ++counts[static_cast<size_t>(id)];
   }
   double chi = 0, rest_expected = 0, rest = 0;
@@ -144,7 +176,8 @@ void check_distribution(Rows& logits, SampleOptions o, const std::string& what) 
   }
   if (rest_expected > 1) chi += (rest - rest_expected) * (rest - rest_expected) / rest_expected, ++bins;
   // mean plus 4 standard deviations of chi-square with bins - 1 degrees of freedom
-  expect(chi <= bins - 1 + 4 * std::sqrt(2.0 * std::max(1, bins - 1)), what + ": chi-square " + std::to_string(chi) + " of " + std::to_string(bins) + " bins");
+  expect(chi <= bins - 1 + 4 * std::sqrt(2.0 * std::max(1, bins - 1)),
+         what + ": chi-square " + std::to_string(chi) + " of " + std::to_string(bins) + " bins");
 }
 
 const Test distributions("sample: draws follow the definition: chi-square, fixed seeds", [] {
@@ -180,32 +213,40 @@ int32_t by_definition(const Rows& logits, int64_t row, const SampleOptions& o, d
   const std::vector<double> p = distribution(values, o);
   std::vector<int> order(p.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)];
+  });
   double sum = 0;
   for (const int id : order)
     if ((sum += p[static_cast<size_t>(id)]) > u) return id;
   return -1;
 }
 
-const Test inverse("sample: the choice is the inverse of the running sum in falling order, at a large vocabulary", [] {
-  at_every_level([](const std::string& level) {
-    Rows logits(1, 49152);
-    for (const float scale : {0.01f, 3.0f, 12.0f}) {
-      logits.fill(static_cast<uint64_t>(scale * 100), scale);
-      for (int position = 0; position < 3; ++position) {
-        for (SampleOptions o : {options(0.8f), SampleOptions{1.0f, 50, 1, 0, 1, 0, 0, 7, 9, 0}, SampleOptions{1.0f, 0, 0.9f, 0, 1, 0, 0, 7, 9, 0},
-                                SampleOptions{1.0f, 0, 1, 0.05f, 1, 0, 0, 7, 9, 0}, SampleOptions{0.7f, 4000, 0.95f, 0.01f, 1, 0, 0, 7, 9, 0}}) {
-          o.position = position;
-          const double u = philox_uniform(o.seed_low, o.seed_high, position);
-          const int32_t got = choose_one(logits, {.options = o});
-          // f32 weights: a running sum may pass u one token early or late
-          const bool near = got == by_definition(logits, 0, o, u) || got == by_definition(logits, 0, o, u - 1e-5) || got == by_definition(logits, 0, o, u + 1e-5);
-          expect(near, level + ": token " + std::to_string(got) + " at u = " + std::to_string(u) + ", scale " + std::to_string(scale));
+const Test inverse(
+    "sample: the choice is the inverse of the running sum in falling order, at a large vocabulary", [] {
+      at_every_level([](const std::string& level) {
+        Rows logits(1, 49152);
+        for (const float scale : {0.01f, 3.0f, 12.0f}) {
+          logits.fill(static_cast<uint64_t>(scale * 100), scale);
+          for (int position = 0; position < 3; ++position) {
+            for (SampleOptions o : {options(0.8f), SampleOptions{1.0f, 50, 1, 0, 1, 0, 0, 7, 9, 0},
+                                    SampleOptions{1.0f, 0, 0.9f, 0, 1, 0, 0, 7, 9, 0},
+                                    SampleOptions{1.0f, 0, 1, 0.05f, 1, 0, 0, 7, 9, 0},
+                                    SampleOptions{0.7f, 4000, 0.95f, 0.01f, 1, 0, 0, 7, 9, 0}}) {
+              o.position = position;
+              const double u = philox_uniform(o.seed_low, o.seed_high, position);
+              const int32_t got = choose_one(logits, {.options = o});
+              // f32 weights: a running sum may pass u one token early or late
+              const bool near = got == by_definition(logits, 0, o, u) ||
+                                got == by_definition(logits, 0, o, u - 1e-5) ||
+                                got == by_definition(logits, 0, o, u + 1e-5);
+              expect(near, level + ": token " + std::to_string(got) + " at u = " + std::to_string(u) +
+                               ", scale " + std::to_string(scale));
+            }
+          }
         }
-      }
-    }
-  });
-});
+      });
+    });
 
 const Test batches("sample: a row's token is the same in any batch and on any number of threads", [] {
   at_every_level([](const std::string& level) {
@@ -215,7 +256,8 @@ const Test batches("sample: a row's token is the same in any batch and on any nu
     std::vector<RowInput> rows;
     std::vector<int32_t> alone;
     for (int i = 0; i < kRows; ++i) {
-      RowInput row{.options = {0.2f * static_cast<float>(i % 5), i % 3 * 20, i % 2 ? 0.9f : 1.0f, i % 4 ? 0.0f : 0.02f, 1.1f, 0.1f, 0.1f, 5, static_cast<uint32_t>(i), i}};
+      RowInput row{.options = {0.2f * static_cast<float>(i % 5), i % 3 * 20, i % 2 ? 0.9f : 1.0f,
+                               i % 4 ? 0.0f : 0.02f, 1.1f, 0.1f, 0.1f, 5, static_cast<uint32_t>(i), i}};
       for (int j = 0; j < i; ++j) row.history.push_back(j * 31 % 5003);
       if (i % 2) row.bias_ids = {i}, row.bias_values = {4.0f};
       rows.push_back(row);
@@ -225,7 +267,9 @@ const Test batches("sample: a row's token is the same in any batch and on any nu
     }
     for (const int threads : {1, 2}) {
       const auto got = choose(logits, rows, threads);
-      for (int i = 0; i < kRows; ++i) expect_equal(got[static_cast<size_t>(i)], alone[static_cast<size_t>(i)], level + ", row " + std::to_string(i));
+      for (int i = 0; i < kRows; ++i)
+        expect_equal(got[static_cast<size_t>(i)], alone[static_cast<size_t>(i)],
+                     level + ", row " + std::to_string(i));
     }
     logits.check_sentinels("logits");
   });
@@ -246,7 +290,8 @@ const Test extremes("sample: extreme options and logits", [] {
     choose_one(apart, with(1e30f, 0, 1, 0));
     Rows banned = row_of({-kInfinity, 0, -kInfinity, 1, -kInfinity});
     for (int position = 0; position < 200; ++position)
-      for (const RowInput& row : {with(1, 0, 1, 0, position), with(1, 4, 1, 0, position), with(50, 0, 0.999f, 0, position)})
+      for (const RowInput& row :
+           {with(1, 0, 1, 0, position), with(1, 4, 1, 0, position), with(50, 0, 0.999f, 0, position)})
         expect(choose_one(banned, row) % 2 == 1, level + ", a banned token is never taken");
   });
 });
@@ -258,7 +303,8 @@ const Test errors("sample: logits that are no numbers, unknown tokens and missin
         for (const float temperature : {0.0f, 1.0f}) {
           Rows logits(1, 11);
           logits.fill(1).at(0, at) = bad;
-          expect_error(Code::invalid_argument, [&] { choose_one(logits, {.options = options(temperature)}); });
+          expect_error(Code::invalid_argument,
+                       [&] { choose_one(logits, {.options = options(temperature)}); });
         }
     Rows all_banned = row_of({-kInfinity, -kInfinity});
     expect_error(Code::invalid_argument, [&] { choose_one(all_banned, {}); });

@@ -1,8 +1,8 @@
-// Steps for kernel tests: fills the words of a step and parses them, so tests see what the engine's callers see.
+// Steps for kernel tests: fills the words of a step and parses them, so tests see what the engine's callers
+// see.
 //
-//   BuiltStep built = build_step(StepClass::decode, {{.slot = 0, .length = 7, .ids = {5, 6, 9}, .parents = {-1, 0, 0}}});
-//   Workspace workspace;
-//   Context context{built.step, workspace, 1, Precision::exact};
+//   BuiltStep built = build_step(StepClass::decode, {{.slot = 0, .length = 7, .ids = {5, 6, 9}, .parents =
+//   {-1, 0, 0}}}); Workspace workspace; Context context{built.step, workspace, 1, Precision::exact};
 #pragma once
 
 #include <algorithm>
@@ -40,12 +40,19 @@ struct BuiltStep {
   BuiltStep& operator=(BuiltStep&&) = default;
 };
 
-inline constexpr StepLimits kTestLimits = {
-    .t = 4096, .seqs = 256, .rows = 4096, .slots = 256, .pages = 4096, .page_tokens = 16, .window = 64, .vocab = 1 << 18};
+inline constexpr StepLimits kTestLimits = {.t = 4096,
+                                           .seqs = 256,
+                                           .rows = 4096,
+                                           .slots = 256,
+                                           .pages = 4096,
+                                           .page_tokens = 16,
+                                           .window = 64,
+                                           .vocab = 1 << 18};
 
 inline std::vector<int32_t> step_words(StepClass kind, const std::vector<SequenceInput>& sequences,
                                        const std::vector<RowInput>& rows, bool samples) {
-  std::vector<int32_t> ids, position, parent, first = {0}, slot, length, accepted_first = {0}, accepted, pages;
+  std::vector<int32_t> ids, position, parent, first = {0}, slot, length, accepted_first = {0}, accepted,
+                                              pages;
   size_t max_pages = 0;
   for (const SequenceInput& sequence : sequences) max_pages = std::max(max_pages, sequence.pages.size());
   for (const SequenceInput& sequence : sequences) {
@@ -62,7 +69,8 @@ inline std::vector<int32_t> step_words(StepClass kind, const std::vector<Sequenc
     length.push_back(sequence.length);
     accepted.insert(accepted.end(), sequence.accepted.begin(), sequence.accepted.end());
     accepted_first.push_back(static_cast<int32_t>(accepted.size()));
-    for (size_t i = 0; i < max_pages; ++i) pages.push_back(i < sequence.pages.size() ? sequence.pages[i] : -1);
+    for (size_t i = 0; i < max_pages; ++i)
+      pages.push_back(i < sequence.pages.size() ? sequence.pages[i] : -1);
   }
   std::vector<int32_t> index, sampling, history_first = {0}, history, bias_first = {0}, bias_ids, bias_values;
   for (const RowInput& row : rows) {
@@ -84,7 +92,8 @@ inline std::vector<int32_t> step_words(StepClass kind, const std::vector<Sequenc
                                 samples ? static_cast<int32_t>(history.size()) : 0,
                                 samples ? static_cast<int32_t>(bias_ids.size()) : 0,
                                 samples ? 1 : 0};
-  for (const auto& part : {ids, position, parent, first, slot, length, accepted_first, accepted, pages, index})
+  for (const auto& part :
+       {ids, position, parent, first, slot, length, accepted_first, accepted, pages, index})
     words.insert(words.end(), part.begin(), part.end());
   if (samples)
     for (const auto& part : {sampling, history_first, history, bias_first, bias_ids, bias_values})
@@ -93,8 +102,9 @@ inline std::vector<int32_t> step_words(StepClass kind, const std::vector<Sequenc
 }
 
 // `limits.page_tokens` = 0 where no cache is involved: then sequences need no pages.
-inline BuiltStep build_step(StepClass kind, const std::vector<SequenceInput>& sequences, StepLimits limits = kTestLimits,
-                            const std::vector<RowInput>& rows = {}, bool samples = false) {
+inline BuiltStep build_step(StepClass kind, const std::vector<SequenceInput>& sequences,
+                            StepLimits limits = kTestLimits, const std::vector<RowInput>& rows = {},
+                            bool samples = false) {
   bool has_pages = false;
   for (const SequenceInput& sequence : sequences) has_pages = has_pages || !sequence.pages.empty();
   if (!has_pages) limits.page_tokens = 0;

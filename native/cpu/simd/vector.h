@@ -1,7 +1,7 @@
 // Eight f32 lanes by the compilers' vector extensions: one source for every instruction-set level.
 //
-// Everything is in an unnamed namespace: a level's code must not be linked into another level's file (see isa.h).
-// Lanes and orders are the same at every level; only `fma` differs: fused where the level has it.
+// Everything is in an unnamed namespace: a level's code must not be linked into another level's file (see
+// isa.h). Lanes and orders are the same at every level; only `fma` differs: fused where the level has it.
 #pragma once
 
 #include <stdint.h>
@@ -46,7 +46,9 @@ inline I32x8 bits_of(F32x8 value) { return (I32x8)value; }
 inline F32x8 from_bits(I32x8 bits) { return (F32x8)bits; }
 
 // Lane-wise `mask ? a : b`; masks are all ones or zeros, as comparisons give them.
-inline F32x8 select(I32x8 mask, F32x8 a, F32x8 b) { return from_bits((mask & bits_of(a)) | (~mask & bits_of(b))); }
+inline F32x8 select(I32x8 mask, F32x8 a, F32x8 b) {
+  return from_bits((mask & bits_of(a)) | (~mask & bits_of(b)));
+}
 
 // The second operand where the first is NaN.
 inline F32x8 max8(F32x8 a, F32x8 b) {
@@ -103,7 +105,8 @@ inline int mask_bits(I32x8 mask) {
 // e^x within 2 ulp; 0 below -87.33, no more than 2.4e38 (never infinite) above; NaN stays NaN.
 // Polynomial of Cephes' expf (Moshier) on |r| <= ln(2) / 2.
 inline F32x8 exp8(F32x8 x) {
-  const F32x8 high = splat(88.37f), low = splat(-87.33f), shifter = splat(12582912.0f);  // 1.5 * 2^23: rounds to integer
+  const F32x8 high = splat(88.37f), low = splat(-87.33f),
+              shifter = splat(12582912.0f);  // 1.5 * 2^23: rounds to integer
   const I32x8 vanishes = x < low;
   F32x8 clamped = select(x > high, high, x);
   clamped = select(vanishes, low, clamped);
