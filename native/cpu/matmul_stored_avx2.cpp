@@ -10,8 +10,8 @@
 namespace crosscurrent::cpu::avx2 {
 namespace {
 
-// One stream of weights: one row of W at a time and this far ahead reach the memory's rate, two rows or 512,
-// 1536 to 16384 bytes 60-90 % of it (Zen 3).
+// With one row of W at a time this distance reaches the memory's rate; 512 or 2448 to 16384 bytes stay at 60-80 % of
+// it (Zen 3, k = 576).
 constexpr int kPrefetchBytes = 1024;
 
 __m256 half_everywhere(const uint8_t* from) {
