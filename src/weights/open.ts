@@ -33,6 +33,8 @@ const inMemory = '(memory)';
 export async function openModelFiles(source: ModelSource, options: { signal?: AbortSignal } = {}): Promise<ModelFiles> {
   const { signal } = options;
   if (typeof source !== 'string') {
+    if (!isObject(source) || !isObject(source.config) || !isObject(source.tensors))
+      throw mismatch('INVALID_ARGUMENT', 'model', 'a path, or { config, tensors }', typeof source);
     const file = await openBytes(encodeSafetensors(source.tensors), inMemory);
     return describe(file, async () => new Config(source.config), inMemory, signal);
   }
@@ -62,6 +64,8 @@ async function describe(
     throw error;
   }
 }
+
+const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null;
 
 async function isFolder(path: string): Promise<boolean> {
   try {

@@ -8,6 +8,8 @@ export type NamedTensors = Readonly<Record<string, { readonly shape: readonly nu
 function header(tensors: NamedTensors): Uint8Array {
   let offset = 0;
   const entries = Object.entries(tensors).map(([name, { shape, data }]) => {
+    if (!(data instanceof Float32Array))
+      throw mismatch('INVALID_ARGUMENT', `tensor ${name}`, 'data in a Float32Array', typeof data);
     const elements = shape.reduce((product, n) => product * n, 1);
     if (elements !== data.length)
       throw mismatch('INVALID_ARGUMENT', `tensor ${name}`, `${elements} elements for [${shape}]`, data.length);

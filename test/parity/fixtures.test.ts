@@ -1,7 +1,8 @@
 // Tiny models of every architecture against the reference library: logits, the output of every layer, states, router choices and greedy
 // tokens; and the same bits however the prompt is fed.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Fixture, fixtureFolder, type GoldenTensor, maxAbs, missing, pageTokens, readGolden } from './support.js';
+import type { GoldenTensor } from '../support/safetensors.js';
+import { Fixture, fixtureFolder, maxAbs, missing, pageTokens, readGolden } from './support.js';
 
 const names = [
   'llama',

@@ -1,39 +1,17 @@
 // A fixture opened through the package's own path, and a driver that feeds it steps by hand.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { compile, type Program } from '../../src/graph/compile.js';
 import { findModel } from '../../src/models/index.js';
 import { loadWeights, openSession, parseProgram } from '../../src/native/index.js';
 import { openModelFiles } from '../../src/weights/open.js';
+import { type GoldenTensor, readSafetensors } from '../support/safetensors.js';
 
 export const fixtureFolder = fileURLToPath(new URL('../../../shared/parity/', import.meta.url));
 export const missing = existsSync(fixtureFolder) ? undefined : `no fixtures at ${fixtureFolder}`;
 
-export interface GoldenTensor {
-  readonly shape: readonly number[];
-  readonly data: Float32Array | Int32Array;
-}
-
-/** A reader of its own, so that a fault in the package's does not hide here. */
-export function readGolden(name: string): Map<string, GoldenTensor> {
-  const file = readFileSync(`${fixtureFolder}${name}/golden.safetensors`);
-  const start = 8 + Number(file.readBigUInt64LE(0));
-  const header = JSON.parse(file.toString('utf8', 8, start)) as Record<
-    string,
-    { dtype: string; shape: number[]; data_offsets: [number, number] }
-  >;
-  const golden = new Map<string, GoldenTensor>();
-  for (const [key, entry] of Object.entries(header)) {
-    if (key === '__metadata__') continue;
-    const [begin, end] = entry.data_offsets;
-    const bytes = Uint8Array.from(file.subarray(start + begin, start + end)).buffer;
-    golden.set(key, {
-      shape: entry.shape,
-      data: entry.dtype === 'I32' ? new Int32Array(bytes) : new Float32Array(bytes),
-    });
-  }
-  return golden;
-}
+export const readGolden = (name: string): Map<string, GoldenTensor> =>
+  readSafetensors(`${fixtureFolder}${name}/golden.safetensors`);
 
 export const pageTokens = 16;
 const maxTokens = 128;

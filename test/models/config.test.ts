@@ -1,0 +1,195 @@
+import { describe, expect, it } from 'vitest';
+import { compile } from '../../src/graph/compile.js';
+import type { StoredTensor } from '../../src/graph/index.js';
+import { findModel, models } from '../../src/models/index.js';
+import { Config, type RawConfig } from '../../src/weights/config.js';
+import { parseConfig, safetensorsCheckpoint } from '../../src/weights/huggingface.js';
+import { granite, small } from './support.js';
+
+/** The compiled program of a config, as text and as what it keeps of the weights. */
+function programOf(raw: RawConfig): { text: string; values: (Float32Array | undefined)[] } {
+  const model = findModel(new Config(raw).modelType);
+  const tensors = model.tensors(raw).map(({ name, shape }): StoredTensor => ({ name, shape, dtype: 'f32', bytes: 0 }));
+  const { graph, logits } = model.build(raw, safetensorsCheckpoint(tensors));
+  const program = compile(graph, { logits }, { bounds: { t: 8, seqs: 2, rows: 2 } });
+  return { text: program.print(), values: graph.weights.map(({ values }) => values) };
+}
+
+const bamba = {
+  ...small,
+  model_type: 'bamba',
+  mamba_n_heads: 8,
+  mamba_d_head: 8,
+  mamba_d_state: 8,
+  intermediate_size: 40,
+};
+const nemotron = {
+  ...small,
+  model_type: 'nemotron_h',
+  mamba_num_heads: 8,
+  mamba_head_dim: 8,
+  n_groups: 2,
+  ssm_state_size: 8,
+  conv_kernel: 4,
+};
+const llama = { ...small, model_type: 'llama' };
+
+describe('the two dialects of configs', () => {
+  it.each<[string, RawConfig, RawConfig]>([
+    [
+      'rope_theta',
+      { ...llama, rope_theta: 5e5 },
+      { ...llama, rope_parameters: { rope_type: 'default', rope_theta: 5e5 } },
+    ],
+    [
+      'rope_scaling of Llama 3',
+      {
+        ...llama,
+        rope_theta: 5e5,
+        rope_scaling: {
+          type: 'llama3',
+          factor: 8,
+          low_freq_factor: 1,
+          high_freq_factor: 4,
+          original_max_position_embeddings: 64,
+        },
+      },
+      {
+        ...llama,
+        rope_parameters: {
+          rope_type: 'llama3',
+          rope_theta: 5e5,
+          factor: 8,
+          low_freq_factor: 1,
+          high_freq_factor: 4,
+          original_max_position_embeddings: 64,
+        },
+      },
+    ],
+    [
+      'rope_scaling of YaRN',
+      { ...llama, rope_scaling: { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 64 } },
+      {
+        ...llama,
+        rope_parameters: { rope_type: 'yarn', rope_theta: 10000, factor: 4, original_max_position_embeddings: 64 },
+      },
+    ],
+    [
+      'a nested text tower',
+      llama,
+      { model_type: 'some_vision_model', text_config: llama, vision_config: { hidden_size: 7 } },
+    ],
+    [
+      'mamba or linear_attention',
+      granite,
+      { ...granite, layer_types: ['linear_attention', 'full_attention'], rope_parameters: { rope_theta: 10000 } },
+    ],
+    [
+      'attn_layer_indices',
+      { ...bamba, attn_layer_indices: [1] },
+      {
+        ...bamba,
+        layer_types: ['linear_attention', 'full_attention'],
+        rope_parameters: { partial_rotary_factor: 0.5 },
+      },
+    ],
+    [
+      'hybrid_override_pattern',
+      { ...nemotron, hybrid_override_pattern: 'M*-', num_hidden_layers: 3 },
+      { ...nemotron, num_hidden_layers: undefined, layers_block_type: ['linear_attention', 'full_attention', 'mlp'] },
+    ],
+    [
+      'time_step_limit with an infinity',
+      { ...nemotron, hybrid_override_pattern: 'MM' },
+      { ...nemotron, hybrid_override_pattern: 'MM', time_step_limit: [0, { __float__: 'Infinity' }] },
+    ],
+    [
+      'window null',
+      { ...small, model_type: 'mistral', sliding_window: null },
+      { ...small, model_type: 'mistral', layer_types: ['full_attention', 'full_attention'] },
+    ],
+  ])('agree: %s', (_, hub, recent) => expect(programOf(recent)).toEqual(programOf(hub)));
+
+  it('take the usual value of the architecture where a key is absent', () => {
+    const thetaOf = (model_type: string): number | undefined => {
+      // frequency 1 of 4 pairs is theta^(-1/4)
+      const values = programOf({ ...small, model_type }).values.find((each) => each !== undefined);
+      return values && Math.round((values[1] as number) ** -4);
+    };
+    expect(thetaOf('llama')).toBe(10000);
+    expect(thetaOf('smollm3')).toBe(2e6);
+    expect(thetaOf('mixtral')).toBe(1e6);
+    expect(programOf({ ...small, model_type: 'mistral' }).text).toContain('window=4096');
+    expect(programOf({ ...small, model_type: 'qwen2' }).text).not.toMatch(/window=[^0]/);
+  });
+
+  it('rotate three layers of four in SmolLM3, and none of Granite unless it says so', () => {
+    const ropes = (raw: RawConfig): number => programOf(raw).text.match(/ = rope\(/g)?.length ?? 0;
+    expect(ropes({ ...small, model_type: 'smollm3', num_hidden_layers: 8 })).toBe(6);
+    expect(ropes({ ...small, model_type: 'smollm3', num_hidden_layers: 4, no_rope_layers: [0, 1, 0, 0] })).toBe(1);
+    expect(ropes(granite)).toBe(0);
+    expect(ropes({ ...granite, position_embedding_type: 'rope' })).toBe(1);
+  });
+
+  it('slide the layers that Qwen says', () => {
+    const windows = (raw: RawConfig): string[] => programOf(raw).text.match(/window=\d+/g) ?? [];
+    const qwen = { ...small, model_type: 'qwen2', use_sliding_window: true, sliding_window: 32 };
+    expect(windows({ ...qwen, max_window_layers: 1 })).toEqual(['window=0', 'window=32']);
+    expect(windows({ ...qwen, layer_types: ['sliding_attention', 'full_attention'] })).toEqual([
+      'window=32',
+      'window=0',
+    ]);
+  });
+
+  it('reads what Python writes', () => {
+    expect(parseConfig('config.json', '{"a": [0.0, Infinity], "b": "Infinity NaN \\" NaN", "c": -Infinity}')).toEqual({
+      a: [0, { __float__: 'Infinity' }],
+      b: 'Infinity NaN " NaN',
+      c: { __float__: '-Infinity' },
+    });
+  });
+});
+
+describe('a wrong config', () => {
+  it.each<[string, RawConfig, string, RegExp]>([
+    ['no sizes', { model_type: 'llama' }, 'INVALID_FILE', /hidden_size: expected .*, got nothing/],
+    ['a size of text', { ...llama, hidden_size: '32' }, 'INVALID_FILE', /hidden_size.*got 32/],
+    ['an absurd size', { ...llama, hidden_size: 2 ** 40 }, 'INVALID_FILE', /hidden_size/],
+    [
+      'absurdly many layers',
+      { ...llama, num_hidden_layers: 2 ** 31 - 1 },
+      'INVALID_FILE',
+      /num_hidden_layers: expected a size, 1..1024/,
+    ],
+    ['absurdly many experts', { ...granite, num_local_experts: 2 ** 30 }, 'INVALID_FILE', /num_local_experts/],
+    ['a negative size', { ...llama, num_attention_heads: -4 }, 'INVALID_FILE', /num_attention_heads/],
+    [
+      'an unknown rotation',
+      { ...llama, rope_scaling: { type: 'longrope' } },
+      'UNSUPPORTED_FORMAT',
+      /rope_type.*longrope/,
+    ],
+    ['an unknown activation', { ...llama, hidden_act: 'tanh' }, 'UNSUPPORTED_FORMAT', /hidden_act.*got tanh/],
+    [
+      'an unknown kind of layer',
+      { ...granite, layer_types: ['mamba', 'rwkv'] },
+      'UNSUPPORTED_FORMAT',
+      /kind of a layer.*got rwkv/,
+    ],
+    ['too few kinds of layers', { ...granite, layer_types: ['mamba'] }, 'INVALID_FILE', /expected 2 .*got 1/],
+    ['a prototype for a name', { ...llama, hidden_act: 'constructor' }, 'UNSUPPORTED_FORMAT', /constructor/],
+    ['no model_type', { ...small }, 'INVALID_FILE', /model_type/],
+  ])('is a typed error: %s', (_, raw, code, message) => {
+    expect(() => programOf(raw)).toThrow(expect.objectContaining({ code, message: expect.stringMatching(message) }));
+  });
+
+  it('names the architectures there are', () => {
+    expect(() => findModel('gpt2')).toThrow(
+      expect.objectContaining({
+        code: 'UNSUPPORTED_ARCHITECTURE',
+        expected: models.map(({ type }) => type).join(', '),
+        got: 'gpt2',
+      }),
+    );
+  });
+});
