@@ -172,7 +172,7 @@ std::vector<napi_value> Args::array_of(napi_value value, const std::string& name
 
 napi_value Args::member(napi_value object, const char* key, const std::string& name) const {
   const napi_valuetype type = type_of(env_, object);
-  if (type != napi_object && type != napi_function) wrong(name, "an object", shown(object));
+  if (type != napi_object) wrong(name, "an object", shown(object));
   napi_value value;
   check(env_, napi_get_named_property(env_, object, key, &value));
   return value;
