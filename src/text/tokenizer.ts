@@ -53,6 +53,7 @@ export async function openTokenizer(
   options: { signal?: AbortSignal } = {},
 ): Promise<Tokenizer | undefined> {
   options.signal?.throwIfAborted();
+  await nextTurn(); // starting the worker takes 2 ms: not in one turn with what the caller just did
   const worker = TextWorker.acquire();
   let opened: Opened | undefined;
   try {
