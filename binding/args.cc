@@ -53,6 +53,8 @@ bool Args::absent_value(napi_value value) const {
   return type == napi_undefined || type == napi_null;
 }
 
+bool Args::is_object(napi_value value) const { return type_of(env_, value) == napi_object; }
+
 bool Args::absent(size_t i) const { return absent_value(values_[i]); }
 
 std::string Args::shown(napi_value value) const {
@@ -171,8 +173,7 @@ std::vector<napi_value> Args::array_of(napi_value value, const std::string& name
 }
 
 napi_value Args::member(napi_value object, const char* key, const std::string& name) const {
-  const napi_valuetype type = type_of(env_, object);
-  if (type != napi_object) wrong(name, "an object", shown(object));
+  if (!is_object(object)) wrong(name, "an object", shown(object));
   napi_value value;
   check(env_, napi_get_named_property(env_, object, key, &value));
   return value;

@@ -28,7 +28,7 @@ class Args {
   template <class T>
   const std::shared_ptr<T>& handle(size_t i, const char* name) const {
     bool matches = false;
-    if (napi_check_object_type_tag(env_, values_[i], &HandleKind<T>::tag, &matches) != napi_ok || !matches)
+    if (!is_object(values_[i]) || napi_check_object_type_tag(env_, values_[i], &HandleKind<T>::tag, &matches) != napi_ok || !matches)
       wrong_handle(i, name, HandleKind<T>::name);
     void* data = nullptr;
     check(env_, napi_unwrap(env_, values_[i], &data));
@@ -54,6 +54,7 @@ class Args {
   std::vector<napi_value> array_of(napi_value value, const std::string& name) const;
   napi_value member(napi_value object, const char* key, const std::string& name) const;
   bool absent_value(napi_value value) const;
+  bool is_object(napi_value value) const;
 
  private:
   std::span<std::byte> view(napi_value value, const std::string& name, napi_typedarray_type type, const char* type_name,

@@ -44,7 +44,15 @@ const accepts = {
 
 const wrongValues: readonly unknown[] = [
   ...[undefined, null, true, -1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, 10n, 'text', Symbol('s'), () => {}],
-  ...[{}, [], new Proxy({}, {}), Object.create(null), new Float64Array(2), new ArrayBuffer(8), new DataView(new ArrayBuffer(8))],
+  ...[
+    {},
+    [],
+    new Proxy({}, {}),
+    Object.create(null),
+    new Float64Array(2),
+    new ArrayBuffer(8),
+    new DataView(new ArrayBuffer(8)),
+  ],
 ];
 
 interface Argument {
@@ -153,16 +161,6 @@ describe('handles', () => {
     const steps = Array.from({ length: 20 }, () => session.step(stepOf({ ids: [1, 2, 3] }), { ids: true }));
     for (const item of [session, weights, program]) item.close();
     for (const { ids } of await Promise.all(steps)) expect(ids).toHaveLength(1);
-  });
-
-  it('tell the garbage collector what they hold', async () => {
-    const before = process.memoryUsage().external;
-    const { session, weights } = await open(tinyModel({ vocab: 50_000 }));
-    const held = process.memoryUsage().external - before;
-    expect(held).toBeGreaterThan(weights.bytes);
-    session.close();
-    weights.close();
-    expect(before + held - process.memoryUsage().external).toBeGreaterThanOrEqual(weights.bytes);
   });
 });
 

@@ -28,6 +28,7 @@ describe('a process ends cleanly', { timeout: 60_000 }, () => {
   it.each([
     ['idle', 0, 'idle\n'],
     ['pending', 0, '64 logits\n'],
+    ['dropped handles', 0, 'flat\n'],
     ['exit mid-step', 7, ''],
     ['exit with a queue', 7, ''],
     ['exit while loading', 7, ''],
