@@ -22,6 +22,7 @@ export const errorCodes = [
   'MISSING_TEMPLATE',
   'TEMPLATE_ERROR',
   'EMPTY_PROMPT',
+  'DRAFTER_ERROR',
   'NATIVE_NOT_FOUND',
 ] as const;
 
@@ -60,5 +61,9 @@ export class CrosscurrentError extends Error {
 /** The common form: `<operand>: expected <expected>, got <got>`. */
 export function mismatch(code: ErrorCode, operand: string, expected: string, got: unknown): CrosscurrentError {
   const shown = typeof got === 'string' ? got : (JSON.stringify(got) ?? String(got));
-  return new CrosscurrentError(code, `${operand}: expected ${expected}, got ${shown}`, { operand, expected, got: shown });
+  return new CrosscurrentError(code, `${operand}: expected ${expected}, got ${shown}`, {
+    operand,
+    expected,
+    got: shown,
+  });
 }

@@ -3,6 +3,15 @@ export type { Generation } from './generate/generation.js';
 export type { Completion, FinishReason, GenerateOptions, GenerationStats, Piece, Prompt } from './generate/options.js';
 export type { SamplingOptions } from './generate/sampling.js';
 export type { Sequence } from './generate/sequence.js';
+export type {
+  Draft,
+  Drafter,
+  DraftOutcome,
+  DraftRequest,
+  Speculation,
+  SpeculationStats,
+  SpeculationTarget,
+} from './generate/speculation.js';
 export { type Inspection, inspect } from './inspect.js';
 export { type LoadOptions, load } from './load.js';
 export type { MemoryPlan, Model, ModelInfo } from './model.js';
@@ -10,4 +19,11 @@ export type { PlanOptions } from './model-plan.js';
 export { type Device, devices } from './native/index.js';
 export type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer, TokenStream } from './text/index.js';
 export type { ModelSource } from './weights/open.js';
+export {
+  draftModel,
+  type LookaheadOptions,
+  lookahead,
+  type PromptLookupOptions,
+  promptLookup,
+} from './speculate/index.js';
 export { version } from './version.js';

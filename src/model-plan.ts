@@ -3,6 +3,7 @@ import { type Bounds, compile, type Program } from './graph/compile.js';
 import type { ModelDefinition, ModelShape } from './models/define.js';
 import { findModel } from './models/index.js';
 import { sample } from './ops/index.js';
+import { turn } from './turn.js';
 import type { ModelFiles } from './weights/open.js';
 
 export const pageTokens = 32;
@@ -10,7 +11,7 @@ export const chunkTokens = 256;
 export const decodeWindow = 64;
 const defaultContext = 4096;
 const defaultSequences = 16;
-/** Most f32 logits of one step: 32 rows of a vocabulary of 128 Ki. */
+/** Most f32 logits of one step: 32 rows of a vocabulary of 128 Ki, 64 of one of 64 Ki. */
 const logitElements = 1 << 22;
 
 /** Sizes that decide how much memory a model takes. */
@@ -48,7 +49,7 @@ export interface ModelPlan {
 export async function planModel(files: ModelFiles, options: PlanOptions): Promise<ModelPlan> {
   for (const name of ['context', 'sequences', 'cacheTokens'] as const) checkPositive(name, options[name]);
   const definition = findModel(files.config.modelType, options.models ?? []);
-  const { graph, logits, shape } = definition.build(files.config.raw, files.checkpoint);
+  const { graph, logits, shape } = await definition.build(files.config.raw, files.checkpoint);
   const { ids } = sample({ logits });
   await turn();
 
@@ -58,15 +59,12 @@ export async function planModel(files: ModelFiles, options: PlanOptions): Promis
   const hasCache = graph.states.some(({ kind }) => kind === 'kv');
   // a partly filled last page of each sequence does not take from the others
   const pages = hasCache ? Math.ceil(cacheTokens / pageTokens) + slots : 0;
-  const rows = Math.max(Math.min(32, Math.floor(logitElements / shape.vocab)), 1);
+  const rows = Math.max(Math.min(decodeWindow, Math.floor(logitElements / shape.vocab)), 1);
   const bounds: Bounds = { t: chunkTokens, seqs: Math.min(slots, chunkTokens), rows };
   const program = compile(graph, { logits, ids }, { bounds });
   await turn();
   return { info: { ...shape, ...describe(files) }, program, context, slots, pages };
 }
-
-/** Lets the event loop run what has waited. */
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export function checkPositive(name: string, value: number | undefined): void {
   if (value !== undefined && (!Number.isInteger(value) || value < 1))

@@ -35,6 +35,15 @@ export interface ModelParts {
   close(): Promise<void>;
 }
 
+const hosts = new WeakMap<Model, GenerationHost>();
+
+/** @internal What drafters need of a model. @throws CrosscurrentError DISPOSED */
+export function hostOf(model: Model): GenerationHost {
+  const host = hosts.get(model);
+  if (!host) throw new CrosscurrentError('DISPOSED', 'the model was disposed');
+  return host;
+}
+
 /** A loaded model. Any number of generations may run on it at once; they share its steps. */
 export class Model implements AsyncDisposable {
   readonly info: ModelInfo;
@@ -54,6 +63,7 @@ export class Model implements AsyncDisposable {
       tokenizer: parts.tokenizer,
       plannedBytes: parts.info.memory.total,
     };
+    hosts.set(this, this.#host);
   }
 
   /** Its tokenizer; undefined for a folder without one. */
@@ -153,6 +163,7 @@ export class Model implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    hosts.delete(this);
     await this.#parts.scheduler.dispose();
     await this.#parts.tokenizer?.dispose();
     await this.#parts.close();

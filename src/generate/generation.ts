@@ -1,3 +1,4 @@
+import { mismatch } from '../errors.js';
 import type { SequenceState } from '../state/sequence-state.js';
 import type { Tokenizer, TokenStream } from '../text/index.js';
 import {
@@ -11,6 +12,7 @@ import {
 } from './options.js';
 import { Sampler } from './sampling.js';
 import type { Scheduler } from './scheduler.js';
+import { Speculator } from './speculation.js';
 import { StopMatcher } from './stop.js';
 
 /** Where a generation runs. */
@@ -75,14 +77,12 @@ export class Generation implements AsyncIterable<Piece> {
     const output = new Output(this.#host.tokenizer, stops, options.ignoreEos ?? false);
     const capacity = Math.min(state.ids.length + maxTokens, this.#host.scheduler.limits.context);
     let task: Promise<void> | undefined;
-    let released = false;
-    const finish = (): void => {
-      if (!released) release();
-      released = true;
-    };
+    let speculator: Speculator | undefined;
     try {
+      speculator = await this.#speculator(sampler);
+      const onToken = (id: number): boolean => output.token(id);
       task = this.#host.scheduler
-        .run({ state, target: state.ids.length, capacity, sampler, onToken: (id) => output.token(id) }, signal)
+        .run({ state, target: state.ids.length, capacity, sampler, speculator, onToken }, signal)
         .then(
           () => output.end(state.ids.length >= this.#host.scheduler.limits.context ? 'context' : 'length'),
           (error: unknown) => output.fail(error),
@@ -92,12 +92,25 @@ export class Generation implements AsyncIterable<Piece> {
         if (piece === undefined) break;
         yield piece;
       }
-      this.#stats = statsOf(output, sampler, promptIds.length, start, this.#host.plannedBytes);
+      const stats = statsOf(output, sampler, promptIds.length, start, this.#host.plannedBytes);
+      this.#stats = speculator ? { ...stats, speculation: speculator.stats } : stats;
     } finally {
       cancel.abort();
       await task;
-      finish();
+      release();
+      await speculator?.dispose();
     }
+  }
+
+  async #speculator(sampler: Sampler): Promise<Speculator | undefined> {
+    const { speculate } = this.#options;
+    if (speculate === undefined) return undefined;
+    if (typeof speculate !== 'function')
+      throw mismatch('INVALID_ARGUMENT', 'speculate', 'a function such as promptLookup()', typeof speculate);
+    const { vocab, scheduler, tokenizer } = this.#host;
+    const sampling = { ...this.#options, seed: sampler.seed };
+    const drafter = await speculate({ vocab, context: scheduler.limits.context, sampling, tokenizer });
+    return new Speculator(drafter, vocab);
   }
 }
 

@@ -1,6 +1,7 @@
 import { mismatch } from '../errors.js';
 import type { ChatMessage } from '../text/index.js';
 import type { SamplingOptions } from './sampling.js';
+import type { Speculation, SpeculationStats } from './speculation.js';
 
 /** Text (through the chat template when the model has one), chat messages, or token ids as they are. */
 export type Prompt = string | readonly ChatMessage[] | Int32Array;
@@ -18,6 +19,8 @@ export interface GenerateOptions extends SamplingOptions {
   templateVariables?: Readonly<Record<string, unknown>>;
   /** Tools as the chat template lists them. */
   tools?: readonly unknown[];
+  /** Guesses tokens that are then verified together: faster when the guesses are good, the same output always. */
+  speculate?: Speculation;
   signal?: AbortSignal;
 }
 
@@ -46,6 +49,8 @@ export interface GenerationStats {
   readonly seed: bigint;
   /** Planned bytes of the model: weights, activations, states and cache. */
   readonly peakBytes: number;
+  /** Of generations with `speculate`. */
+  readonly speculation?: SpeculationStats;
 }
 
 export interface Completion {

@@ -2,6 +2,7 @@ import { CrosscurrentError, mismatch } from '../errors.js';
 import { PagePool } from '../state/pages.js';
 import { SequenceState } from '../state/sequence-state.js';
 import type { Sampler } from './sampling.js';
+import type { Draft, Speculator } from './speculation.js';
 import { type StepEntry, stepWords } from './step-words.js';
 
 /** What a scheduler needs of a native session. */
@@ -40,11 +41,24 @@ export interface Task {
   readonly capacity: number;
   /** Chooses a token whenever all are run. */
   readonly sampler?: Sampler;
+  /** Guesses tokens to be verified together. */
+  readonly speculator?: Speculator | undefined;
   /** Gets the logits of tokens [first, first + rows.length / vocab) of the sequence as they come. */
   readonly onLogits?: (first: number, logits: Float32Array) => void;
   /** Called with each chosen token, already appended; false ends the task. */
   readonly onToken?: (id: number) => boolean;
 }
+
+/** A task's part of the step that is being made. */
+interface Chosen {
+  readonly queued: Queued;
+  readonly entry: StepEntry;
+  /** Tokens of the sequence that were run before. */
+  readonly first: number;
+  readonly draft: Draft;
+}
+
+const noDraft: Draft = { ids: [] };
 
 interface Queued {
   readonly task: Task;
@@ -103,15 +117,20 @@ export class Scheduler {
   async fork(state: SequenceState): Promise<SequenceState> {
     const twin = await this.open();
     try {
-      if (!twin.reserve(state.ids.length)) throw this.#noRoom(state.ids.length);
-      const pagePairs = state.shareWith(twin);
-      if (state.processed > 0)
-        await this.#runner.copy(Int32Array.of(state.slot, twin.slot), Int32Array.from(pagePairs));
+      await this.replace(twin, state);
       return twin;
     } catch (error) {
       this.close(twin);
       throw error;
     }
+  }
+
+  /** Makes `twin` equal to `state`, whatever it was. */
+  async replace(twin: SequenceState, state: SequenceState): Promise<void> {
+    twin.reset();
+    if (!twin.reserve(state.ids.length)) throw this.#noRoom(state.ids.length);
+    const pagePairs = state.shareWith(twin);
+    if (state.processed > 0) await this.#runner.copy(Int32Array.of(state.slot, twin.slot), Int32Array.from(pagePairs));
   }
 
   save(state: SequenceState): Promise<Uint8Array> {
@@ -202,11 +221,36 @@ export class Scheduler {
         'prefill',
         ready.filter((queued) => !queued.ended && behind(queued) > 0 && fresh(queued)),
       );
+      const decoding = ready.filter((queued) => !queued.ended && behind(queued) === 1 && generates(queued.task));
+      const drafts = await this.#propose(decoding);
       await this.#step(
         'decode',
-        ready.filter((queued) => !queued.ended && behind(queued) === 1 && generates(queued.task)),
+        decoding.filter((queued) => !queued.ended),
+        drafts,
       );
     }
+  }
+
+  /** What the tasks' drafters guess, all asked at once. A task whose drafter fails is rejected. */
+  async #propose(decoding: readonly Queued[]): Promise<ReadonlyMap<Queued, Draft>> {
+    const drafts = new Map<Queued, Draft>();
+    const share =
+      Math.floor(Math.min(this.limits.t, this.limits.rows) / Math.min(decoding.length, this.limits.seqs)) - 1;
+    await Promise.all(
+      decoding.map(async (queued) => {
+        const { state, capacity, speculator } = queued.task;
+        if (!speculator) return;
+        queued.inFlight = true;
+        try {
+          drafts.set(queued, await speculator.propose(state.ids, Math.min(capacity - state.ids.length - 1, share)));
+        } catch (error) {
+          end(queued, error);
+        }
+        queued.inFlight = false;
+        if (queued.ended) queued.reject(queued.reason);
+      }),
+    );
+    return drafts;
   }
 
   /** In order, so that a large request is not passed by small ones for ever. */
@@ -224,8 +268,12 @@ export class Scheduler {
     this.#queue = this.#queue.filter((queued) => !queued.ended);
   }
 
-  async #step(kind: 'prefill' | 'decode', candidates: readonly Queued[]): Promise<void> {
-    const chosen: { queued: Queued; entry: StepEntry; first: number }[] = [];
+  async #step(
+    kind: 'prefill' | 'decode',
+    candidates: readonly Queued[],
+    drafts: ReadonlyMap<Queued, Draft> = new Map(),
+  ): Promise<void> {
+    const chosen: Chosen[] = [];
     let [tokens, rows] = [0, 0];
     const wantsLogits = candidates[0]?.task.onLogits !== undefined;
     for (const queued of candidates) {
@@ -233,21 +281,21 @@ export class Scheduler {
       const { task } = queued;
       if ((task.onLogits !== undefined) !== wantsLogits) continue;
       const first = task.state.processed;
-      let count = kind === 'decode' ? 1 : this.#chunk(first, task.target, this.limits.t - tokens);
+      const draft = drafts.get(queued) ?? noDraft;
+      let count = kind === 'decode' ? 1 + draft.ids.length : this.#chunk(first, task.target, this.limits.t - tokens);
       if (wantsLogits) count = Math.min(count, this.limits.rows - rows);
-      const ends = first + count === task.target;
-      const wanted = wantsLogits ? Array.from({ length: count }, (_, i) => i) : ends && task.sampler ? [count - 1] : [];
-      if (count === 0 || rows + wanted.length > this.limits.rows) continue;
+      const ends = kind === 'decode' || first + count === task.target;
+      const all = wantsLogits || kind === 'decode';
+      const wanted = all ? Array.from({ length: count }, (_, i) => i) : ends && task.sampler ? [count - 1] : [];
+      if (count === 0 || tokens + count > this.limits.t || rows + wanted.length > this.limits.rows) continue;
       task.state.grow(first + count);
+      const parents = draft.parents && [-1, ...draft.parents.map((parent) => parent + 1)];
+      const ids = [...task.state.ids.slice(first, kind === 'decode' ? first + 1 : first + count), ...draft.ids];
       chosen.push({
         queued,
         first,
-        entry: {
-          state: task.state,
-          ids: task.state.ids.slice(first, first + count),
-          rows: wanted,
-          sampler: task.sampler,
-        },
+        draft,
+        entry: { state: task.state, ids, parents, rows: wanted, sampler: task.sampler },
       });
       tokens += count;
       rows += wanted.length;
@@ -262,8 +310,9 @@ export class Scheduler {
         kind,
         chosen.map(({ entry }) => entry),
       );
+      const start = performance.now();
       const result = await this.#runner.step(words, { ids: rows > 0 && !wantsLogits, logits: wantsLogits });
-      this.#settle(kind, chosen, result);
+      this.#settle(kind, chosen, result, performance.now() - start);
     } catch (error) {
       for (const { queued } of chosen) {
         queued.task.state.lost = true;
@@ -283,20 +332,22 @@ export class Scheduler {
 
   #settle(
     kind: 'prefill' | 'decode',
-    chosen: readonly { queued: Queued; entry: StepEntry; first: number }[],
+    chosen: readonly Chosen[],
     result: { ids?: Int32Array; logits?: Float32Array },
+    stepMs: number,
   ): void {
     let row = 0;
     const totalRows = chosen.reduce((sum, { entry }) => sum + entry.rows.length, 0);
     const vocab = result.logits ? result.logits.length / totalRows : 0;
-    for (const { queued, entry, first } of chosen) {
+    for (const part of chosen) {
+      const { queued, entry, first } = part;
       const { task } = queued;
       const { state } = task;
       state.length = kind === 'prefill' ? first + entry.ids.length : first;
       state.accepted = kind === 'prefill' ? [] : [0];
       const rows = entry.rows.length;
       if (result.logits && rows > 0) task.onLogits?.(first, result.logits.subarray(row * vocab, (row + rows) * vocab));
-      const chosenId = rows > 0 ? result.ids?.[row] : undefined;
+      const choices = result.ids?.subarray(row, row + rows);
       row += rows;
       queued.inFlight = false;
       if (queued.ended) {
@@ -304,9 +355,13 @@ export class Scheduler {
         continue;
       }
       let more = state.processed < task.target;
-      if (chosenId !== undefined) {
-        state.ids.push(chosenId);
-        more = (task.onToken?.(chosenId) ?? false) && state.ids.length < task.capacity;
+      if (choices && choices.length > 0) {
+        try {
+          more = kind === 'prefill' ? take(task, choices[0] as number) : verify(part, choices, stepMs);
+        } catch (error) {
+          end(queued, error);
+          continue;
+        }
         task.target = state.ids.length;
       }
       if (more) continue;
@@ -314,6 +369,31 @@ export class Scheduler {
       queued.resolve();
     }
   }
+}
+
+/** Appends a chosen token; whether the task goes on. */
+function take(task: Task, id: number): boolean {
+  task.state.ids.push(id);
+  return (task.onToken?.(id) ?? false) && task.state.ids.length < task.capacity;
+}
+
+/** Follows the model's own choices through the draft: node 0 is the last token, node i + 1 the draft's token i. */
+function verify({ queued: { task }, entry, draft }: Chosen, choices: Int32Array, stepMs: number): boolean {
+  const accepted = [0];
+  let more = true;
+  for (let node = 0; ; ) {
+    const id = choices[node] as number;
+    more = take(task, id);
+    if (!more) break;
+    const parent = (index: number): number => entry.parents?.[index] ?? index - 1;
+    const next = entry.ids.findIndex((token, index) => index > node && token === id && parent(index) === node);
+    if (next < 0) break;
+    accepted.push(next);
+    node = next;
+  }
+  task.state.accepted = accepted;
+  task.speculator?.settle({ draft, accepted: accepted.slice(1).map((node) => node - 1), chosen: [...choices] }, stepMs);
+  return more;
 }
 
 /** Rejects a task, at once or as soon as the step that it is in has ended. */

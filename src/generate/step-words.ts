@@ -8,12 +8,33 @@ const sampleWords = 10;
 /** One sequence's part of a step. */
 export interface StepEntry {
   readonly state: SequenceState;
-  /** Tokens to run, a chain after the sequence's processed tokens. */
+  /** Tokens to run after the sequence's processed ones. */
   readonly ids: readonly number[];
+  /** Index in `ids` of each token's parent, -1 for the last processed token; a chain when absent. */
+  readonly parents?: readonly number[] | undefined;
   /** Which of them want logits, as indices into `ids`. */
   readonly rows: readonly number[];
   /** Chooses a token for each row. */
   readonly sampler: Sampler | undefined;
+}
+
+const parentOf = ({ parents }: StepEntry, index: number): number => parents?.[index] ?? index - 1;
+
+/** Tokens from the first of the entry to `index`, along the parents. */
+function pathTo(entry: StepEntry, index: number): number[] {
+  const path: number[] = [];
+  for (let node = index; node >= 0; node = parentOf(entry, node)) path.push(entry.ids[node] as number);
+  return path.reverse();
+}
+
+/** Positions of the entry's tokens. */
+function positionsOf(entry: StepEntry): number[] {
+  const positions: number[] = [];
+  for (let i = 0; i < entry.ids.length; i++) {
+    const parent = parentOf(entry, i);
+    positions.push(parent < 0 ? entry.state.processed : (positions[parent] as number) + 1);
+  }
+  return positions;
 }
 
 /** The words of a step (format: native/step.cpp). Either every entry with rows has a sampler, or none. */
@@ -25,10 +46,12 @@ export function stepWords(kind: keyof typeof stepClass, entries: readonly StepEn
   const accepted = count(({ state }) => state.accepted.length);
   const maxPages = Math.max(...entries.map(({ state }) => state.pages.length));
   const samples = entries.some(({ sampler }) => sampler !== undefined);
-  const historyOf = ({ sampler, state, rows: wanted }: StepEntry): number =>
-    sampler?.usesHistory && wanted.length > 0 ? state.ids.length : 0;
-  const history = count(historyOf);
-  const biases = count(({ sampler, rows: wanted }) => (wanted.length > 0 ? (sampler?.biasIds.length ?? 0) : 0));
+  const paths = entries.map((entry) => (entry.sampler?.usesHistory ? entry.rows.map((row) => pathTo(entry, row)) : []));
+  const history = entries.reduce(
+    (sum, { state }, i) => sum + (paths[i] as number[][]).reduce((n, path) => n + state.processed + path.length, 0),
+    0,
+  );
+  const biases = count(({ sampler, rows: wanted }) => wanted.length * (sampler?.biasIds.length ?? 0));
   const sampling = samples ? rows * sampleWords + 2 * (rows + 1) + history + 2 * biases : 0;
 
   const words = new Int32Array(
@@ -41,21 +64,13 @@ export function stepWords(kind: keyof typeof stepClass, entries: readonly StepEn
     at += size;
     return at - size;
   };
-  const ids = section(t);
-  const position = section(t);
-  const parent = section(t);
-  const first = section(seqs + 1);
-  const slot = section(seqs);
-  const length = section(seqs);
-  const acceptedFirst = section(seqs + 1);
-  const acceptedAt = section(accepted);
-  const pages = section(seqs * maxPages);
-  const rowAt = section(rows);
-
-  let token = 0;
-  let row = 0;
-  let node = 0;
-  entries.forEach(({ state, ids: run, rows: wanted }, seq) => {
+  const [ids, position, parent] = [section(t), section(t), section(t)];
+  const [first, slot, length] = [section(seqs + 1), section(seqs), section(seqs)];
+  const [acceptedFirst, acceptedAt] = [section(seqs + 1), section(accepted)];
+  const [pages, rowAt] = [section(seqs * maxPages), section(rows)];
+  let [token, row, node] = [0, 0, 0];
+  entries.forEach((entry, seq) => {
+    const { state } = entry;
     words[first + seq] = token;
     words[slot + seq] = state.slot;
     words[length + seq] = state.length;
@@ -63,17 +78,18 @@ export function stepWords(kind: keyof typeof stepClass, entries: readonly StepEn
     words.set(state.accepted, acceptedAt + node);
     node += state.accepted.length;
     words.set(state.pages, pages + seq * maxPages);
-    for (const index of wanted) words[rowAt + row++] = token + index;
-    run.forEach((id, i) => {
-      words[ids + token] = id;
-      words[position + token] = state.processed + i;
-      words[parent + token] = i === 0 ? -1 : token - 1;
-      token++;
-    });
+    for (const index of entry.rows) words[rowAt + row++] = token + index;
+    words.set(entry.ids, ids + token);
+    words.set(positionsOf(entry), position + token);
+    for (let i = 0; i < entry.ids.length; i++) {
+      const above = parentOf(entry, i);
+      words[parent + token + i] = above < 0 ? -1 : token + above;
+    }
+    token += entry.ids.length;
   });
   words[first + seqs] = token;
   words[acceptedFirst + seqs] = node;
-  if (samples) writeSampling(words, floats, section, entries, { rows, history, biases });
+  if (samples) writeSampling(words, floats, section, entries, paths, { rows, history, biases });
   return words;
 }
 
@@ -82,33 +98,34 @@ function writeSampling(
   floats: Float32Array,
   section: (size: number) => number,
   entries: readonly StepEntry[],
+  paths: readonly (readonly (readonly number[])[])[],
   sizes: { rows: number; history: number; biases: number },
 ): void {
   const options = section(sizes.rows * sampleWords);
-  const historyFirst = section(sizes.rows + 1);
-  const history = section(sizes.history);
-  const biasFirst = section(sizes.rows + 1);
-  const biasIds = section(sizes.biases);
-  const biasValues = section(sizes.biases);
-  let row = 0;
-  let past = 0;
-  let bias = 0;
-  for (const { state, sampler, rows } of entries) {
-    for (const index of rows) {
-      if (!sampler) continue;
-      sampler.write(words, floats, options + row * sampleWords, state.processed + index + 1);
+  const [historyFirst, history] = [section(sizes.rows + 1), section(sizes.history)];
+  const [biasFirst, biasIds, biasValues] = [section(sizes.rows + 1), section(sizes.biases), section(sizes.biases)];
+  let [row, past, bias] = [0, 0, 0];
+  entries.forEach((entry, seq) => {
+    const { state, sampler } = entry;
+    if (!sampler) return;
+    const positions = positionsOf(entry);
+    entry.rows.forEach((index, i) => {
+      sampler.write(words, floats, options + row * sampleWords, (positions[index] as number) + 1);
       words[historyFirst + row] = past;
-      if (sampler.usesHistory) {
-        words.set(state.ids, history + past);
-        past += state.ids.length;
+      const path = paths[seq]?.[i];
+      if (path) {
+        const before = state.ids.slice(0, state.processed);
+        words.set(before, history + past);
+        words.set(path, history + past + before.length);
+        past += before.length + path.length;
       }
       words[biasFirst + row] = bias;
       words.set(sampler.biasIds, biasIds + bias);
       floats.set(sampler.biasValues, biasValues + bias);
       bias += sampler.biasIds.length;
       row++;
-    }
-  }
+    });
+  });
   words[historyFirst + row] = past;
   words[biasFirst + row] = bias;
 }

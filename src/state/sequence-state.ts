@@ -81,6 +81,14 @@ export class SequenceState {
     return pairs;
   }
 
+  /** Forgets every token and gives every page back; the slot stays. */
+  reset(): void {
+    this.dispose();
+    this.ids.length = 0;
+    this.length = 0;
+    this.accepted = [];
+  }
+
   /** Gives every page back. The slot is the owner's affair. */
   dispose(): void {
     for (const page of this.pages) this.#pool.release(page);

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { CrosscurrentError, mismatch } from '../errors.js';
 import type { ByteTable } from './byte-table.js';
@@ -71,6 +72,7 @@ export class Tokenizer implements AsyncDisposable {
   private handle: number;
   private reopening: Promise<void> | undefined;
   private closed: Promise<void> | undefined;
+  private hash: string | undefined;
 
   /** One more than the largest token id. */
   readonly vocabSize: number;
@@ -94,6 +96,12 @@ export class Tokenizer implements AsyncDisposable {
     this.specialTokens = opened.specialTokens;
     this.endIds = opened.endIds;
     this.chatTemplate = opened.chatTemplate;
+  }
+
+  /** Equal for tokenizers whose ids stand for the same bytes. */
+  get fingerprint(): string {
+    this.hash ??= createHash('sha256').update(this.table.offsets).update(this.table.bytes).digest('hex').slice(0, 16);
+    return this.hash;
   }
 
   /** The token ids of a text. */

@@ -1,0 +1,210 @@
+import { CrosscurrentError, mismatch } from '../errors.js';
+import type { Tokenizer } from '../text/index.js';
+import type { SamplingOptions } from './sampling.js';
+
+/** Guessed tokens, as a tree: `parents[i]` is the index in `ids` of the token that `ids[i]` follows, -1 for the last token of the sequence. A chain without `parents`. */
+export interface Draft {
+  readonly ids: readonly number[];
+  readonly parents?: readonly number[];
+}
+
+export interface DraftRequest {
+  /** All tokens of the sequence. */
+  readonly ids: readonly number[];
+  /** Most tokens to propose. */
+  readonly limit: number;
+}
+
+/** What became of a draft. */
+export interface DraftOutcome {
+  readonly draft: Draft;
+  /** Indices of the draft's tokens that were right, in order. */
+  readonly accepted: readonly number[];
+  /** What the model itself chose after the last token and after each token of the draft. */
+  readonly chosen: readonly number[];
+}
+
+/** Guesses what a model will say next, for one generation. Wrong guesses cost time, never change the output. */
+export interface Drafter {
+  propose(request: DraftRequest): Draft | Promise<Draft>;
+  observe?(outcome: DraftOutcome): void;
+  dispose?(): void | Promise<void>;
+}
+
+/** What a drafter may know of the generation it drafts for. */
+export interface SpeculationTarget {
+  readonly vocab: number;
+  readonly context: number;
+  /** Sampling of the generation, its seed filled in: a drafter that uses the same noise guesses better. */
+  readonly sampling: SamplingOptions & { readonly seed: bigint };
+  /** Undefined where the model has none. */
+  readonly tokenizer: Tokenizer | undefined;
+}
+
+/** Makes the drafter of a generation: `promptLookup()`, `draftModel(model)`, or a function of yours. */
+export type Speculation = (target: SpeculationTarget) => Drafter | Promise<Drafter>;
+
+export interface SpeculationStats {
+  /** Tokens proposed, and those of them that were right. */
+  readonly drafted: number;
+  readonly accepted: number;
+  /** Steps of the model that verified, or just made, tokens. */
+  readonly steps: number;
+}
+
+/** Most nodes of a step, the last token included; what a session's decode window holds. */
+export const maxNodes = 64;
+
+/** Runs a drafter for one generation: asks it, checks what it says, and learns how much to ask for. */
+export class Speculator {
+  readonly #drafter: Drafter;
+  readonly #vocab: number;
+  readonly #length = new DraftLength();
+  #drafted = 0;
+  #accepted = 0;
+  #steps = 0;
+
+  constructor(drafter: Drafter, vocab: number) {
+    this.#drafter = drafter;
+    this.#vocab = vocab;
+  }
+
+  get stats(): SpeculationStats {
+    return { drafted: this.#drafted, accepted: this.#accepted, steps: this.#steps };
+  }
+
+  /** A checked draft of at most `room` tokens; empty when it would not pay. @throws CrosscurrentError DRAFTER_ERROR */
+  async propose(ids: readonly number[], room: number): Promise<Draft> {
+    const limit = Math.min(this.#length.next(), room, maxNodes - 1);
+    if (limit <= 0) return { ids: [] };
+    const start = performance.now();
+    let draft: Draft;
+    try {
+      draft = await this.#drafter.propose({ ids, limit });
+    } catch (cause) {
+      throw new CrosscurrentError(
+        'DRAFTER_ERROR',
+        `drafter: propose threw (${cause instanceof Error ? cause.message : String(cause)})`,
+        { operand: 'drafter', cause },
+      );
+    }
+    this.#check(draft, limit);
+    this.#length.drafted(draft.ids.length, performance.now() - start);
+    return draft;
+  }
+
+  /** Told what a step made of the draft, and how long it took. */
+  settle(outcome: DraftOutcome, stepMs: number): void {
+    this.#steps++;
+    this.#drafted += outcome.draft.ids.length;
+    this.#accepted += outcome.accepted.length;
+    this.#length.settled(outcome.draft, outcome.accepted.length, stepMs);
+    try {
+      this.#drafter.observe?.(outcome);
+    } catch (cause) {
+      throw new CrosscurrentError(
+        'DRAFTER_ERROR',
+        `drafter: observe threw (${cause instanceof Error ? cause.message : String(cause)})`,
+        { operand: 'drafter', cause },
+      );
+    }
+  }
+
+  async dispose(): Promise<void> {
+    await this.#drafter.dispose?.();
+  }
+
+  #check(draft: Draft, limit: number): void {
+    const wrong = (operand: string, expected: string, got: unknown): CrosscurrentError =>
+      mismatch('DRAFTER_ERROR', `drafter: ${operand}`, expected, got);
+    if (typeof draft !== 'object' || draft === null || !Array.isArray(draft.ids))
+      throw wrong('draft', '{ ids: [...] }', draft);
+    const { ids, parents } = draft;
+    if (ids.length > limit) throw wrong('draft', `at most ${limit} tokens`, ids.length);
+    ids.forEach((id, i) => {
+      if (!Number.isInteger(id) || id < 0 || id >= this.#vocab)
+        throw wrong(`ids[${i}]`, `0..${this.#vocab - 1}`, String(id));
+    });
+    if (parents === undefined) return;
+    if (!Array.isArray(parents) || parents.length !== ids.length)
+      throw wrong('parents', `${ids.length} numbers`, parents);
+    parents.forEach((parent, i) => {
+      if (!Number.isInteger(parent) || parent < -1 || parent >= i)
+        throw wrong(`parents[${i}]`, `-1..${i - 1}`, String(parent));
+    });
+  }
+}
+
+const firstLength = 4;
+const smoothing = 0.15;
+/** Rounds without a draft before the next try, when drafting does not pay; doubled each time it still does not. */
+const firstPause = 8;
+const longestPause = 256;
+
+/**
+ * How many tokens to draft: the length that gives most tokens a millisecond, from the acceptance and the costs seen so far.
+ *
+ * With acceptance a, n drafted tokens give (1 - a^(n+1)) / (1 - a) tokens (Leviathan et al. 2023, arXiv:2211.17192, eq. 1) and cost one plain step, n times what a further
+ * node costs, and n times what drafting one costs. When no length beats plain decoding, it pauses, ever longer.
+ */
+export class DraftLength {
+  #acceptance = 0.7;
+  #plainMs: number | undefined;
+  #nodeMs: number | undefined;
+  #draftMs = 0;
+  #pause = 0;
+  #nextPause = firstPause;
+  #rounds = 0;
+
+  next(): number {
+    if (this.#pause > 0) {
+      this.#pause--;
+      return 0;
+    }
+    // the first step is a plain one: what it costs is what the others are compared with
+    if (this.#rounds++ === 0) return 0;
+    const best = this.#best();
+    if (best > 0) return best;
+    this.#pause = this.#nextPause;
+    this.#nextPause = Math.min(this.#nextPause * 2, longestPause);
+    return 1;
+  }
+
+  drafted(count: number, ms: number): void {
+    if (count > 0) this.#draftMs = blend(this.#draftMs || undefined, ms / count);
+  }
+
+  settled(draft: Draft, accepted: number, stepMs: number): void {
+    const nodes = draft.ids.length;
+    if (nodes === 0) {
+      this.#plainMs = blend(this.#plainMs, stepMs);
+      return;
+    }
+    this.#nodeMs = blend(this.#nodeMs, Math.max(stepMs - (this.#plainMs ?? stepMs), 0) / nodes);
+    const depth = draft.parents ? depthOf(draft.parents) : nodes;
+    // each accepted token is a success; the token that stopped the run, if there was one, a failure
+    for (let i = 0; i < accepted; i++) this.#acceptance = blend(this.#acceptance, 1);
+    if (accepted < depth) this.#acceptance = blend(this.#acceptance, 0);
+    if (accepted > 0) this.#nextPause = firstPause;
+  }
+
+  #best(): number {
+    if (this.#plainMs === undefined || this.#nodeMs === undefined) return firstLength;
+    const a = Math.min(this.#acceptance, 0.999);
+    let [best, bestRate] = [0, 1 / this.#plainMs];
+    for (let n = 1; n < maxNodes; n++) {
+      const rate = (1 - a ** (n + 1)) / (1 - a) / (this.#plainMs + n * (this.#nodeMs + this.#draftMs));
+      if (rate > bestRate) [best, bestRate] = [n, rate];
+    }
+    return best;
+  }
+}
+
+const blend = (old: number | undefined, seen: number): number =>
+  old === undefined ? seen : old + smoothing * (seen - old);
+
+function depthOf(parents: readonly number[]): number {
+  const depths: number[] = [];
+  for (const parent of parents) depths.push(parent < 0 ? 1 : (depths[parent] as number) + 1);
+  return Math.max(0, ...depths);
+}

@@ -1,0 +1,3 @@
+export { draftModel } from './draft-model.js';
+export { type LookaheadOptions, lookahead } from './lookahead.js';
+export { type PromptLookupOptions, promptLookup } from './prompt-lookup.js';
