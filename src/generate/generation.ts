@@ -70,11 +70,11 @@ export class Generation implements AsyncIterable<Piece> {
     const sampler = new Sampler(options, this.#host.vocab);
     const stops = new StopMatcher(checkStops(options.stop));
     options.signal?.throwIfAborted();
+    const output = new Output(this.#host.tokenizer, stops, options.ignoreEos ?? false);
     const { state, promptIds, release } = await this.#prepare();
     this.#promptIds = promptIds;
     const cancel = new AbortController();
     const signal = options.signal ? AbortSignal.any([options.signal, cancel.signal]) : cancel.signal;
-    const output = new Output(this.#host.tokenizer, stops, options.ignoreEos ?? false);
     const capacity = Math.min(state.ids.length + maxTokens, this.#host.scheduler.limits.context);
     let task: Promise<void> | undefined;
     let speculator: Speculator | undefined;
