@@ -46,13 +46,13 @@ export const myHybrid = defineModel(
 );
 
 /** Small random values for every tensor that the model names; a seed gives the same ones again. */
-function randomTensors(model: ModelDefinition, config: object, seed: number): NamedTensors {
+async function randomTensors(model: ModelDefinition, config: object, seed: number): Promise<NamedTensors> {
   let state = seed;
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) | 0;
     return state / 2 ** 31;
   };
-  const values = model.tensors({ ...config }).map(({ name, shape }) => {
+  const values = (await model.tensors({ ...config })).map(({ name, shape }) => {
     const length = shape.reduce((product, n) => product * n, 1);
     return [name, { shape, data: Float32Array.from({ length }, () => (name.includes('norm') ? 1 : 0) + random() / 4) }];
   });
@@ -61,7 +61,7 @@ function randomTensors(model: ModelDefinition, config: object, seed: number): Na
 
 export async function main(): Promise<{ made: Float32Array; loaded: Float32Array }> {
   const config = { model_type: 'my_hybrid', vocab_size: 256, hidden_size: 64, pattern: 'MESEAEMS' };
-  const tensors = randomTensors(myHybrid, config, 1);
+  const tensors = await randomTensors(myHybrid, config, 1);
   const ids = Int32Array.from([1, 2, 3, 5, 8, 13, 21, 34]);
 
   await using made = await load({ config, tensors }, { models: [myHybrid] });

@@ -22,14 +22,14 @@ export interface BuiltModel {
 export interface ModelDefinition {
   /** `model_type` of its config. */
   readonly type: string;
-  build(raw: RawConfig, checkpoint: Checkpoint): BuiltModel;
+  build(raw: RawConfig, checkpoint: Checkpoint): Promise<BuiltModel>;
   /** Names and shapes of the tensors that a checkpoint must have. */
-  tensors(raw: RawConfig): { readonly name: string; readonly shape: readonly number[] }[];
+  tensors(raw: RawConfig): Promise<{ readonly name: string; readonly shape: readonly number[] }[]>;
 }
 
 const emptyCheckpoint: Checkpoint = { find: () => undefined, storedName: (name) => name, transformed: false };
 
-type Forward = (ids: Tensor) => Tensor;
+type Forward = (ids: Tensor) => Tensor | Promise<Tensor>;
 
 /**
  * A model architecture: `read` turns the config into what the model needs, `assemble` declares the weights and returns the forward pass
@@ -40,19 +40,20 @@ export function defineModel<C extends ModelShape>(
   read: (config: Config) => C,
   assemble: (config: C, weights: Weights) => Forward,
 ): ModelDefinition {
-  const build = (raw: RawConfig, checkpoint: Checkpoint): BuiltModel => {
+  const build = async (raw: RawConfig, checkpoint: Checkpoint): Promise<BuiltModel> => {
     const config = read(new Config(raw));
     const graph = new Graph();
     const forward = assemble(config, new Weights(graph, checkpoint));
-    const logits = graph.label('logits', forward(graph.input('ids')));
+    const logits = graph.label('logits', await forward(graph.input('ids')));
     const { vocab, dim, layers, maxPositions } = config;
     return { graph, logits, shape: { vocab, dim, layers, maxPositions } };
   };
   return {
     type,
     build,
-    tensors(raw) {
-      const parts = build(raw, emptyCheckpoint).graph.weights.flatMap((weight) => weight.parts);
+    async tensors(raw) {
+      const { graph } = await build(raw, emptyCheckpoint);
+      const parts = graph.weights.flatMap((weight) => weight.parts);
       const shapes = new Map(parts.map(({ tensor, shape }) => [tensor, shape]));
       return [...shapes].map(([name, shape]) => ({ name, shape }));
     },

@@ -1,19 +1,22 @@
 import { decoder, mamba2 as mixer2, norm } from '../nn/index.js';
 import type { Config } from '../weights/config.js';
 import { defineModel } from './define.js';
-import { readTied } from './read.js';
+import { checkDivides, readTied } from './read.js';
 
 function readMamba2Model(config: Config) {
   const dim = config.size('hidden_size');
+  const heads = config.size('num_heads', 128);
+  const groups = config.size('n_groups', 8);
+  checkDivides('n_groups', groups, heads, 'num_heads');
   return {
     vocab: config.size('vocab_size'),
     dim,
     layers: new Array<string>(config.layers()).fill('mamba2'),
     // nothing in it depends on a position
     maxPositions: config.positions(0x7fffffff),
-    heads: config.size('num_heads', 128),
+    heads,
     headDim: config.size('head_dim', 64),
-    groups: config.size('n_groups', 8),
+    groups,
     states: config.size('state_size', 128),
     kernel: config.size('conv_kernel', 4),
     dtLimit: config.range('time_step_limit'),

@@ -3,13 +3,15 @@ import { attention, type Block, decoder, mamba2, mlp, moe, norm } from '../nn/in
 import type { Config } from '../weights/config.js';
 import type { Weights } from '../weights/weights.js';
 import { defineModel } from './define.js';
-import { readActivation, readKinds, readMamba2, readTied } from './read.js';
+import { checkDivides, readActivation, readKinds, readMamba2, readTied } from './read.js';
 
 type NemotronConfig = ReturnType<typeof readNemotron>;
 
 function readNemotron(config: Config) {
   const dim = config.size('hidden_size');
   const heads = config.size('num_attention_heads');
+  const kvHeads = config.size('num_key_value_heads', heads);
+  checkDivides('num_key_value_heads', kvHeads, heads, 'num_attention_heads');
   const kinds = readKinds(config);
   if (!kinds)
     throw mismatch(
@@ -33,7 +35,7 @@ function readNemotron(config: Config) {
     maxPositions: config.positions(4096),
     kinds,
     heads,
-    kvHeads: config.size('num_key_value_heads', heads),
+    kvHeads,
     headDim: config.size(['head_dim', 'attention_head_dim'], 128),
     ff: config.size('intermediate_size'),
     activation: readActivation(config, 'mlp_hidden_act', 'relu2'),

@@ -26,19 +26,25 @@ export interface TransformerDefaults {
   readonly maxPositions?: number;
 }
 
+/** Its rotary frequencies are computed before anything is known of the tensors. */
+const mostHeadDim = 1 << 14;
+
 /** The base set of keys: attention, MLP, norms, rotary embedding. */
 export function readTransformer(config: Config, defaults: TransformerDefaults = {}): TransformerConfig {
   const dim = config.size('hidden_size');
   const heads = config.size('num_attention_heads');
-  const headDim = config.size(['head_dim', 'attention_head_dim'], defaults.headDim ?? Math.floor(dim / heads));
+  const headDimKeys = ['head_dim', 'attention_head_dim'];
+  const headDim = config.size(headDimKeys, defaults.headDim ?? Math.floor(dim / heads), mostHeadDim);
   const partial = defaults.partialRotary;
+  const kvHeads = config.size('num_key_value_heads', defaults.kvHeads ?? heads);
+  checkDivides('num_key_value_heads', kvHeads, heads, 'num_attention_heads');
   return {
     vocab: config.size('vocab_size'),
     dim,
     layers: new Array<string>(config.layers()).fill('attention + mlp'),
     maxPositions: config.positions(defaults.maxPositions ?? 2048),
     heads,
-    kvHeads: config.size('num_key_value_heads', defaults.kvHeads ?? heads),
+    kvHeads,
     headDim,
     ff: config.size('intermediate_size'),
     activation: readActivation(config, 'hidden_act', 'silu'),
@@ -49,6 +55,11 @@ export function readTransformer(config: Config, defaults: TransformerDefaults = 
     }),
     tied: readTied(config, defaults.tied ?? false),
   };
+}
+
+/** Throws unless `part` divides `whole`. */
+export function checkDivides(key: string, part: number, whole: number, of: string): void {
+  if (whole % part !== 0) throw mismatch('INVALID_FILE', `config: ${key}`, `a divisor of ${whole} (${of})`, part);
 }
 
 /** `tie_word_embeddings`; undefined, so decided by what the checkpoint has, where the key is absent and not usually true. */
@@ -137,11 +148,15 @@ export function readMamba2(
 ): Mamba2Shape {
   const heads = config.size(['mamba_num_heads', 'mamba_n_heads'], usual.heads);
   const inner = Math.floor(config.number(['mamba_expand', 'expand'], 2) * dim);
-  const auto = config.value('mamba_d_head') === 'auto';
+  const headDimKeys = ['mamba_head_dim', 'mamba_d_head'];
+  const auto = config.value(headDimKeys) === undefined || config.value(headDimKeys) === 'auto';
+  if (auto) checkDivides('mamba_n_heads', heads, inner, 'width of the mixer');
+  const groups = config.size(['mamba_n_groups', 'n_groups'], usual.groups);
+  checkDivides('mamba_n_groups or n_groups', groups, heads, 'heads');
   return {
     heads,
-    headDim: auto ? inner / heads : config.size(['mamba_head_dim', 'mamba_d_head'], Math.floor(inner / heads)),
-    groups: config.size(['mamba_n_groups', 'n_groups'], usual.groups),
+    headDim: auto ? inner / heads : config.size(headDimKeys),
+    groups,
     states: config.size(['mamba_d_state', 'ssm_state_size', 'state_size'], usual.states),
     kernel: config.size(['mamba_d_conv', 'conv_kernel'], 4),
     dtLimit: config.range(['time_step_limit', 'mamba_dt_limit']),

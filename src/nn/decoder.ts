@@ -1,4 +1,5 @@
 import type { Tensor } from '../graph/tensor.js';
+import { turn } from '../turn.js';
 import type { Weights } from '../weights/weights.js';
 import { embed, head, norm } from './layers.js';
 
@@ -30,13 +31,12 @@ export function decoder(
   config: DecoderConfig,
   names: DecoderNames,
   layer: (weights: Weights, i: number) => (h: Tensor) => Tensor,
-): (ids: Tensor) => Tensor {
+): (ids: Tensor) => Promise<Tensor> {
   const { graph } = weights;
   const { vocab, dim, eps, tied } = config;
   const { root = 'model', embedding = 'embed_tokens' } = names;
   const model = weights.at(root);
   const embedded = embed(model, embedding, vocab, dim, names.embeddingScale);
-  const layers = config.layers.map((_, i) => layer(model.at('layers', i), i));
   const finalNorm = norm(model, names.norm ?? 'norm', dim, eps);
   const logits = head(weights, {
     name: 'lm_head',
@@ -47,11 +47,12 @@ export function decoder(
     scale: names.logitsScale ?? 1,
   });
 
-  return (ids) => {
+  return async (ids) => {
     let h = graph.label('hidden.0', embedded(ids)); // [t, dim]
-    layers.forEach((block, i) => {
-      h = graph.label(`hidden.${i + 1}`, block(h));
-    });
+    for (const i of config.layers.keys()) {
+      h = graph.label(`hidden.${i + 1}`, layer(model.at('layers', i), i)(h));
+      await turn(); // a deep model takes longer to put together than the event loop may wait
+    }
     return logits(graph.label('final_norm', finalNorm(h))); // [rows, vocab]
   };
 }

@@ -2,8 +2,8 @@ import { mismatch } from '../errors.js';
 
 /** Any axis of a tensor. */
 const mostSize = 1 << 24;
-const mostLayers = 1024;
-const mostExperts = 1 << 14;
+const mostLayers = 512;
+const mostExperts = 1024;
 
 /** A model's `config.json`, or the same made from GGUF metadata: whatever keys its architecture has. */
 export type RawConfig = Readonly<Record<string, unknown>>;
@@ -132,12 +132,15 @@ export class Config {
     if (type !== 'default' && type !== 'linear' && type !== 'llama3' && type !== 'yarn')
       throw mismatch('UNSUPPORTED_FORMAT', 'config: rope_type', 'default, linear, llama3 or yarn', type);
     const partial = scaling.number(['partial_rotary_factor', 'rotary_pct'], defaults.partial ?? 1);
+    const dim = scaling.size('rotary_dim', Math.max(Math.floor(headDim * partial), 1));
+    if (dim > headDim || dim % 2 !== 0)
+      throw this.#wrong(['rotary_dim', 'partial_rotary_factor'], `an even size, at most ${headDim}`, dim);
     const optional = (key: string): number | undefined =>
       scaling.value(key) === undefined ? undefined : scaling.number(key);
     return {
       type,
       theta: scaling.number('rope_theta', defaults.theta ?? 10000),
-      dim: scaling.size('rotary_dim', Math.max(Math.floor(headDim * partial), 1)),
+      dim,
       interleaved: this.bool('rope_interleaved', false),
       factor: scaling.number('factor', 1),
       originalPositions: scaling.number('original_max_position_embeddings', this.int('max_position_embeddings', 2048)),

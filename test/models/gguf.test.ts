@@ -118,7 +118,7 @@ describe('a GGUF file is the model it was made from', () => {
   it('llama, its head tied or not', async () => {
     for (const tied of [true, false]) {
       const config = { ...small, model_type: 'llama', rope_theta: 20000, tie_word_embeddings: tied };
-      const tensors = randomTensors(config);
+      const tensors = await randomTensors(config);
       await expectClose(config, tensors, encodeGguf(transformerMetadata('llama'), converted(tensors)));
     }
   });
@@ -126,7 +126,7 @@ describe('a GGUF file is the model it was made from', () => {
   it('llama with frequencies divided by rope_freqs', async () => {
     const scaling = { rope_type: 'linear', factor: 4 };
     const config = { ...small, model_type: 'llama', rope_theta: 20000, rope_scaling: scaling };
-    const tensors = randomTensors(config);
+    const tensors = await randomTensors(config);
     const freqs = { 'rope_freqs.weight': { shape: [4], data: new Float32Array(4).fill(4) } };
     await expectClose(config, tensors, encodeGguf(transformerMetadata('llama'), { ...converted(tensors), ...freqs }));
     const asKeys = {
@@ -139,7 +139,7 @@ describe('a GGUF file is the model it was made from', () => {
 
   it('llama with experts, which is Mixtral', async () => {
     const config = { ...small, model_type: 'mixtral', num_local_experts: 4, rope_theta: 20000 };
-    const tensors = randomTensors(config);
+    const tensors = await randomTensors(config);
     const metadata = {
       ...transformerMetadata('llama'),
       'llama.expert_count': u32(4),
@@ -176,7 +176,7 @@ describe('a GGUF file is the model it was made from', () => {
       rope_theta: 20000,
       position_embedding_type: rotates ? 'rope' : null,
     };
-    const tensors = randomTensors(config);
+    const tensors = await randomTensors(config);
     const metadata = {
       ...graniteMetadata,
       'granitehybrid.ssm.group_count': u32(groups),
@@ -207,7 +207,7 @@ describe('real files', () => {
     if (reason) return context.skip(reason);
     const files = await openModelFiles(path);
     expect(files.config.modelType).toBe(type);
-    const { graph, shape } = findModel(type).build(files.config.raw, files.checkpoint);
+    const { graph, shape } = await findModel(type).build(files.config.raw, files.checkpoint);
     files.close();
     expect(shape.layers).toHaveLength(layers);
     const stored = new Map(files.tensors.map((tensor) => [tensor.name, tensor.shape]));
@@ -222,7 +222,7 @@ describe('real files', () => {
     const shapes = await Promise.all(
       [tinyGguf, tinyFolder].map(async (path) => {
         const files = await openModelFiles(path);
-        const built = findModel(files.config.modelType).build(files.config.raw, files.checkpoint);
+        const built = await findModel(files.config.modelType).build(files.config.raw, files.checkpoint);
         files.close();
         return { shape: built.shape, states: built.graph.states };
       }),
@@ -253,7 +253,7 @@ describe('a GGUF file that is not understood', () => {
 
   it('lists missing tensors by their names in the file', async () => {
     const config = { ...small, model_type: 'llama' };
-    const { 'blk.1.attn_q.weight': _, ...rest } = converted(randomTensors(config));
+    const { 'blk.1.attn_q.weight': _, ...rest } = converted(await randomTensors(config));
     const path = join(folder, 'missing.gguf');
     await writeFile(path, encodeGguf(transformerMetadata('llama'), rest));
     await expect(load(path)).rejects.toMatchObject({

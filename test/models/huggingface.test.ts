@@ -7,7 +7,7 @@ import { encodeSafetensors, saveSafetensors } from '../../src/weights/safetensor
 import { ids, randomTensors, small } from './support.js';
 
 const config = { ...small, model_type: 'llama', tie_word_embeddings: false };
-const tensors = randomTensors(config);
+const tensors = await randomTensors(config);
 let root: string;
 let count = 0;
 

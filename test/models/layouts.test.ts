@@ -17,16 +17,16 @@ async function expectSame(config: RawConfig, a: NamedTensors, b: NamedTensors): 
   expect(await logitsOf({ config, tensors: b })).toEqual(logits);
 }
 
-describe('experts', () => {
-  const config = {
-    ...small,
-    model_type: 'qwen3_moe',
-    num_experts: 4,
-    num_experts_per_tok: 2,
-    moe_intermediate_size: 16,
-  };
-  const each = randomTensors(config);
+const sparse = {
+  ...small,
+  model_type: 'qwen3_moe',
+  num_experts: 4,
+  num_experts_per_tok: 2,
+  moe_intermediate_size: 16,
+};
+const each = await randomTensors(sparse);
 
+describe('experts', () => {
   /** Replaces `experts.{e}.{name}.weight` of every layer by what `make` returns for them. */
   function withExperts(
     make: (prefix: string, of: (name: string) => NamedTensors[string][]) => NamedTensors,
@@ -43,7 +43,7 @@ describe('experts', () => {
 
   it('are matrices of their own or stacks of each kind', () =>
     expectSame(
-      config,
+      sparse,
       each,
       withExperts((prefix, of) =>
         Object.fromEntries(
@@ -54,7 +54,7 @@ describe('experts', () => {
 
   it('are matrices of their own or stacks of gate over up', () =>
     expectSame(
-      config,
+      sparse,
       each,
       withExperts((prefix, of) => {
         const [gates, ups] = [of('gate_proj'), of('up_proj')];
@@ -68,7 +68,7 @@ describe('experts', () => {
 
   it('of Mixtral lie under block_sparse_moe or mlp', async () => {
     const mixtral = { ...small, model_type: 'mixtral', num_local_experts: 4 };
-    const tensors = randomTensors(mixtral);
+    const tensors = await randomTensors(mixtral);
     await expectSame(
       mixtral,
       tensors,
@@ -77,7 +77,7 @@ describe('experts', () => {
   });
 
   it('of Granite are fused, or split as GGUF files have them; so is its shared MLP', async () => {
-    const fused = randomTensors(granite);
+    const fused = await randomTensors(granite);
     const split: Record<string, NamedTensors[string]> = {};
     for (const [name, tensor] of Object.entries(fused)) {
       const rename = (to: string) => name.replace(/(block_sparse_moe|shared_mlp)\.(input|output)_linear/, to);
@@ -109,12 +109,12 @@ describe('names', () => {
       (name: string) => name.replace('model.', 'model.language_model.'),
     ],
   ])('may be of %s', async (_, config, rename) => {
-    const tensors = randomTensors(config);
+    const tensors = await randomTensors(config);
     await expectSame(config, tensors, renamed(tensors, rename));
   });
 
   it('may give the shape of a convolution with an axis of one', async () => {
-    const tensors = randomTensors(mamba);
+    const tensors = await randomTensors(mamba);
     const deep = Object.entries(tensors).map(([name, { shape, data }]) => {
       const [channels, kernel] = shape as [number, number];
       return [name, { shape: name.endsWith('conv1d.weight') ? [channels, 1, kernel] : shape, data }];

@@ -40,15 +40,14 @@ export function randomNumbers(seed: number): () => number {
 }
 
 /** Small random values for every tensor that the architecture of the config names. */
-export function randomTensors(config: { readonly model_type: string }, seed = 1): NamedTensors {
+export async function randomTensors(config: { readonly model_type: string }, seed = 1): Promise<NamedTensors> {
   const random = randomNumbers(seed);
-  const entries = findModel(config.model_type)
-    .tensors({ ...config })
-    .map(({ name, shape }) => {
-      const length = shape.reduce((product, n) => product * n, 1);
-      const base = name.includes('norm') ? 1 : 0;
-      return [name, { shape, data: Float32Array.from({ length }, () => base + random() / 4) }];
-    });
+  const tensors = await findModel(config.model_type).tensors({ ...config });
+  const entries = tensors.map(({ name, shape }) => {
+    const length = shape.reduce((product, n) => product * n, 1);
+    const base = name.includes('norm') ? 1 : 0;
+    return [name, { shape, data: Float32Array.from({ length }, () => base + random() / 4) }];
+  });
   return Object.fromEntries(entries);
 }
 

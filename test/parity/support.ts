@@ -40,7 +40,7 @@ export class Fixture {
 
   static async open(path: string, tokens = 512): Promise<Fixture> {
     const files = await openModelFiles(path);
-    const { graph, logits } = findModel(files.config.modelType).build(files.config.raw, files.checkpoint);
+    const { graph, logits } = await findModel(files.config.modelType).build(files.config.raw, files.checkpoint);
     const program = compile(graph, { logits }, { bounds: { t: tokens, seqs: slots, rows: tokens }, keepAll: true });
     const native = parseProgram(program.words);
     const weights = await loadWeights(files.file, native, program.weights, {});
