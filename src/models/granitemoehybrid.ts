@@ -26,9 +26,9 @@ function readGranite(config: Config) {
 
 /** Granite 4: Mamba-2 or attention, then routed experts (or none) beside a shared MLP; each branch is scaled. @see IBM 2025, Granite 4.0 model cards */
 export const granitemoehybrid = defineModel('granitemoehybrid', readGranite, (config, weights) => {
-  const { dim, eps, activation, residualScale: scale } = config;
+  const { dim, eps, activation, embeddingScale, logitsScale, residualScale: scale } = config;
   const rotate = config.rotates ? rope(weights.graph, config.rope, config.headDim) : undefined;
-  return decoder(weights, config, config, (w, i) => {
+  return decoder(weights, config, { embeddingScale, logitsScale }, (w, i) => {
     const mixerNorm = norm(w, 'input_layernorm', dim, eps);
     const mixer =
       config.kinds[i] === 'attention'

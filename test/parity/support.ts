@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { compile, type Program } from '../../src/graph/compile.js';
 import { findModel } from '../../src/models/index.js';
 import { loadWeights, openSession, parseProgram } from '../../src/native/index.js';
+import type { RawConfig } from '../../src/weights/config.js';
 import { openModelFiles } from '../../src/weights/open.js';
 import { type GoldenTensor, readSafetensors } from '../support/safetensors.js';
 
@@ -15,6 +16,7 @@ export const readGolden = (name: string): Map<string, GoldenTensor> =>
 
 export const pageTokens = 16;
 const maxTokens = 128;
+const maxStep = 256;
 const slots = 9;
 
 /** One sequence's tokens in a step. */
@@ -38,10 +40,13 @@ export class Fixture {
     this.#close = close;
   }
 
-  static async open(path: string, tokens = 512): Promise<Fixture> {
+  static async open(path: string, changes: RawConfig = {}): Promise<Fixture> {
     const files = await openModelFiles(path);
-    const { graph, logits } = await findModel(files.config.modelType).build(files.config.raw, files.checkpoint);
-    const program = compile(graph, { logits }, { bounds: { t: tokens, seqs: slots, rows: tokens }, keepAll: true });
+    const { graph, logits } = await findModel(files.config.modelType).build(
+      { ...files.config.raw, ...changes },
+      files.checkpoint,
+    );
+    const program = compile(graph, { logits }, { bounds: { t: maxStep, seqs: slots, rows: maxStep }, keepAll: true });
     const native = parseProgram(program.words);
     const weights = await loadWeights(files.file, native, program.weights, {});
     const pages = (slots * maxTokens) / pageTokens;
