@@ -101,7 +101,7 @@ const Test exact(
     "selective_scan: cuts, classes, chains, trees, rollback, fork, mates and threads give the same bits", [] {
       check_exact(Scan(19, 16, true).op);
       check_exact(Scan(8, 5, false).op);
-      check_exact(Scan(700, 16, true).op);  // wide enough for two threads
+      check_exact(Scan(300, 16, true).op);  // wide enough for two threads
     });
 
 const Test wrong_size("selective_scan: a state of the wrong size is refused", [] {
