@@ -13,12 +13,14 @@
 namespace crosscurrent::binding {
 namespace {
 
-// Node unloads an addon with the last worker that loaded it, but the threads of the process-wide pool run its code for ever.
+// Node unloads an addon with the last worker that loaded it, but the threads of the process-wide pool run its
+// code for ever.
 void pin_library() {
   const auto address = reinterpret_cast<void*>(&pin_library);
 #if defined(_WIN32)
   HMODULE module = nullptr;
-  GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN, static_cast<LPCSTR>(address), &module);
+  GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                     static_cast<LPCSTR>(address), &module);
 #else
   Dl_info library;
   if (dladdr(address, &library) != 0) dlopen(library.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);

@@ -14,7 +14,8 @@ struct Kinds {
     const char* found = nullptr;
     const auto test = [&]<class T>(std::type_identity<T>) {
       bool matches = false;
-      if (found == nullptr && napi_check_object_type_tag(env, value, &HandleKind<T>::tag, &matches) == napi_ok && matches)
+      if (found == nullptr &&
+          napi_check_object_type_tag(env, value, &HandleKind<T>::tag, &matches) == napi_ok && matches)
         found = HandleKind<T>::name;
     };
     (test(std::type_identity<Ts>{}), ...);
@@ -45,7 +46,8 @@ HandleBase* any_handle(napi_env env, napi_value value) {
 
 Args::Args(napi_env env, napi_callback_info info, const char* call) : env_(env), call_(call) {
   size_t count = kMost;
-  check(env, napi_get_cb_info(env, info, &count, values_, nullptr, nullptr));  // missing ones become undefined
+  check(env,
+        napi_get_cb_info(env, info, &count, values_, nullptr, nullptr));  // missing ones become undefined
 }
 
 bool Args::absent_value(napi_value value) const {
@@ -67,7 +69,9 @@ std::string Args::shown(napi_value value) const {
       check(env_, napi_get_value_double(env_, value, &number));
       if (number == std::floor(number) && std::abs(number) < 9007199254740992.0)
         return std::to_string(static_cast<int64_t>(number));
-      return std::isfinite(number) ? std::to_string(number) : std::isnan(number) ? "NaN" : "an infinite number";
+      return std::isfinite(number) ? std::to_string(number)
+             : std::isnan(number)  ? "NaN"
+                                   : "an infinite number";
     }
     case napi_string: return "a string";
     case napi_symbol: return "a symbol";
@@ -94,7 +98,8 @@ void Args::wrong_handle(size_t i, const char* name, const char* expected) const 
 }
 
 void Args::closed(const char* name) const {
-  throw Error(Code::disposed, std::string(call_) + ": " + name, std::string("an open ") + name, "a closed one");
+  throw Error(Code::disposed, std::string(call_) + ": " + name, std::string("an open ") + name,
+              "a closed one");
 }
 
 std::span<std::byte> Args::view(napi_value value, const std::string& name, napi_typedarray_type type,
@@ -149,7 +154,8 @@ int64_t Args::integer_of(napi_value value, const std::string& name, int64_t low,
   const auto expected = [&] { return "an integer " + std::to_string(low) + ".." + std::to_string(high); };
   double number = 0;
   if (napi_get_value_double(env_, value, &number) != napi_ok) wrong(name, expected(), shown(value));
-  if (!(number >= static_cast<double>(low) && number <= static_cast<double>(high)) || number != std::floor(number))
+  if (!(number >= static_cast<double>(low) && number <= static_cast<double>(high)) ||
+      number != std::floor(number))
     wrong(name, expected(), shown(value));
   return static_cast<int64_t>(number);
 }
@@ -166,9 +172,11 @@ std::vector<napi_value> Args::array_of(napi_value value, const std::string& name
   if (!is_array) wrong(name, "an array", shown(value));
   uint32_t length = 0;
   check(env_, napi_get_array_length(env_, value, &length));
-  if (length > kMostElements) wrong(name, "at most " + std::to_string(kMostElements) + " elements", std::to_string(length));
+  if (length > kMostElements)
+    wrong(name, "at most " + std::to_string(kMostElements) + " elements", std::to_string(length));
   std::vector<napi_value> elements;
-  for (uint32_t i = 0; i < length; ++i) check(env_, napi_get_element(env_, value, i, &elements.emplace_back()));
+  for (uint32_t i = 0; i < length; ++i)
+    check(env_, napi_get_element(env_, value, i, &elements.emplace_back()));
   return elements;
 }
 

@@ -13,7 +13,8 @@
 
 namespace crosscurrent::binding {
 
-// Spans point into JavaScript's memory: copy before any call that may run JavaScript, and never leave the thread with them.
+// Spans point into JavaScript's memory: copy before any call that may run JavaScript, and never leave the
+// thread with them.
 class Args {
  public:
   static constexpr size_t kMost = 8;
@@ -28,7 +29,8 @@ class Args {
   template <class T>
   const std::shared_ptr<T>& handle(size_t i, const char* name) const {
     bool matches = false;
-    if (!is_object(values_[i]) || napi_check_object_type_tag(env_, values_[i], &HandleKind<T>::tag, &matches) != napi_ok || !matches)
+    if (!is_object(values_[i]) ||
+        napi_check_object_type_tag(env_, values_[i], &HandleKind<T>::tag, &matches) != napi_ok || !matches)
       wrong_handle(i, name, HandleKind<T>::name);
     void* data = nullptr;
     check(env_, napi_unwrap(env_, values_[i], &data));
@@ -57,8 +59,8 @@ class Args {
   bool is_object(napi_value value) const;
 
  private:
-  std::span<std::byte> view(napi_value value, const std::string& name, napi_typedarray_type type, const char* type_name,
-                            size_t element_bytes) const;
+  std::span<std::byte> view(napi_value value, const std::string& name, napi_typedarray_type type,
+                            const char* type_name, size_t element_bytes) const;
   std::string shown(napi_value value) const;  // "a string", "a closed session", …
   [[noreturn]] void wrong(const std::string& name, const std::string& expected, const std::string& got) const;
   [[noreturn]] void wrong_handle(size_t i, const char* name, const char* expected) const;

@@ -20,7 +20,9 @@ napi_value new_block(napi_env env, napi_callback_info info) {
     return Engine::of(env).post(
         env, LaneId::load, nullptr,
         [bytes](Control&) { return std::make_shared<Block>(Block{std::vector<std::byte>(bytes)}); },
-        [](napi_env env, std::shared_ptr<Block> block) { return make_handle(env, block, block->bytes.size()); });
+        [](napi_env env, std::shared_ptr<Block> block) {
+          return make_handle(env, block, block->bytes.size());
+        });
   });
 }
 

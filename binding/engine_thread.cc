@@ -21,8 +21,8 @@ Registry& registry() {
   return *instance;
 }
 
-// process.exit() runs no cleanup hook of the main environment, only exit handlers and then destructors of statics:
-// without this, a step would still run while what it uses is torn down.
+// process.exit() runs no cleanup hook of the main environment, only exit handlers and then destructors of
+// statics: without this, a step would still run while what it uses is torn down.
 void stop_all() {
   const std::lock_guard lock(registry().mutex);
   for (Engine* engine : registry().engines) engine->stop_threads();
@@ -101,7 +101,9 @@ void Lane::stop() noexcept {
 
 void Engine::create(napi_env env) {
   auto held = std::make_unique<std::shared_ptr<Engine>>(std::make_shared<Engine>(env));
-  const auto release = [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Engine>*>(data); };
+  const auto release = [](napi_env, void* data, void*) {
+    delete static_cast<std::shared_ptr<Engine>*>(data);
+  };
   check(env, napi_set_instance_data(env, held.get(), release, nullptr));
   held.release();
 }
@@ -114,8 +116,8 @@ Engine& Engine::of(napi_env env) {
 }
 
 Engine::Engine(napi_env env) {
-  check(env, napi_create_threadsafe_function(env, nullptr, nullptr, text(env, "crosscurrent"), 0, 1, nullptr, nullptr, this,
-                                             call_js, &to_js_));
+  check(env, napi_create_threadsafe_function(env, nullptr, nullptr, text(env, "crosscurrent"), 0, 1, nullptr,
+                                             nullptr, this, call_js, &to_js_));
   check(env, napi_unref_threadsafe_function(env, to_js_));
   // Hooks run last in, first out: this one before the function's own.
   check(env, napi_add_env_cleanup_hook(env, [](void* data) { static_cast<Engine*>(data)->close(); }, this));

@@ -1,8 +1,9 @@
 // One engine an environment: the threads that run native work, and the way back to its JavaScript thread.
 //
-// Two lanes, each a thread with a queue of its own, so that loading one model does not stall the steps of another.
-// Results come back through one thread-safe function, which keeps the event loop alive only while promises are
-// pending. The environment's cleanup hook cancels what runs and joins the threads before it lets go of the function.
+// Two lanes, each a thread with a queue of its own, so that loading one model does not stall the steps of
+// another. Results come back through one thread-safe function, which keeps the event loop alive only while
+// promises are pending. The environment's cleanup hook cancels what runs and joins the threads before it lets
+// go of the function.
 #pragma once
 
 #include <node_api.h>
@@ -21,7 +22,8 @@
 
 namespace crosscurrent::binding {
 
-// The side of a job that JavaScript holds on to: an AbortSignal sets the flag, progress is polled. May serve several jobs.
+// The side of a job that JavaScript holds on to: an AbortSignal sets the flag, progress is polled. May serve
+// several jobs.
 struct Control {
   std::atomic<bool> cancelled{false};
   std::atomic<uint64_t> done_bytes{0}, total_bytes{0};
@@ -31,8 +33,8 @@ enum class LaneId { step, load };
 
 class Engine;
 
-// `work` runs on a lane, then `deliver` settles the promise. Destroyed on the JavaScript thread, or on its lane where
-// nothing is delivered.
+// `work` runs on a lane, then `deliver` settles the promise. Destroyed on the JavaScript thread, or on its
+// lane where nothing is delivered.
 class Job {
  public:
   explicit Job(std::shared_ptr<Control> control) : control_(std::move(control)) {}
@@ -80,12 +82,14 @@ class Engine : public std::enable_shared_from_this<Engine> {
   explicit Engine(napi_env env);
   ~Engine();
 
-  // run(control) on the lane, then convert(env, result) on the JavaScript thread; the promise of what that returns.
-  // A job that is cancelled before it is delivered rejects with ABORTED, whatever it did. `control` may be null.
+  // run(control) on the lane, then convert(env, result) on the JavaScript thread; the promise of what that
+  // returns. A job that is cancelled before it is delivered rejects with ABORTED, whatever it did. `control`
+  // may be null.
   template <class Run, class Convert>
   napi_value post(napi_env env, LaneId lane, std::shared_ptr<Control> control, Run run, Convert convert);
 
-  // Lets go of `value` on the load lane, behind what is queued there: freeing gigabytes would hold up the event loop.
+  // Lets go of `value` on the load lane, behind what is queued there: freeing gigabytes would hold up the
+  // event loop.
   template <class T>
   void drop(T value) noexcept;
 
@@ -128,7 +132,8 @@ class Task final : public Job {
     } catch (...) {
       error_ = std::current_exception();
     }
-    run_.reset();  // what it holds may be the last reference to a session: freed here, not on the JavaScript thread
+    run_.reset();  // what it holds may be the last reference to a session: freed here, not on the JavaScript
+                   // thread
   }
 
   void deliver(napi_env env, Engine& engine) noexcept override {
@@ -167,7 +172,8 @@ class Drop final : public Job {
 }  // namespace detail
 
 template <class Run, class Convert>
-napi_value Engine::post(napi_env env, LaneId lane, std::shared_ptr<Control> control, Run run, Convert convert) {
+napi_value Engine::post(napi_env env, LaneId lane, std::shared_ptr<Control> control, Run run,
+                        Convert convert) {
   if (control == nullptr) control = std::make_shared<Control>();
   using Posted = detail::Task<Run, Convert>;
   return start(env, lane, std::make_unique<Posted>(std::move(control), std::move(run), std::move(convert)));

@@ -58,7 +58,8 @@ void check(napi_env env, napi_status status) {
   // before any other call: they overwrite the information
   const napi_extended_error_info* info = nullptr;
   napi_get_last_error_info(env, &info);
-  const std::string message = info != nullptr && info->error_message != nullptr ? info->error_message : "unknown status";
+  const std::string message =
+      info != nullptr && info->error_message != nullptr ? info->error_message : "unknown status";
   bool pending = false;
   napi_is_exception_pending(env, &pending);
   if (pending || status == napi_pending_exception) throw JsPending{};

@@ -15,8 +15,9 @@ struct JsPending {};
 // Throws JsPending where JavaScript threw, Code::internal where the call itself was wrong.
 void check(napi_env env, napi_status status);
 
-// The error as JavaScript sees it: a CrosscurrentError with code, operand, expected and got. std::bad_alloc becomes
-// OUT_OF_MEMORY, any other foreign exception INTERNAL. Null where the environment cannot make objects any more.
+// The error as JavaScript sees it: a CrosscurrentError with code, operand, expected and got. std::bad_alloc
+// becomes OUT_OF_MEMORY, any other foreign exception INTERNAL. Null where the environment cannot make objects
+// any more.
 napi_value js_error(napi_env env, std::exception_ptr error) noexcept;
 
 void throw_js(napi_env env, std::exception_ptr error) noexcept;

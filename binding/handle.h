@@ -1,7 +1,8 @@
 // Native objects in JavaScript's hands: plain objects with a type tag and a shared pointer inside.
 //
-// Jobs hold copies of the pointer, so closing a handle never pulls memory from under a running step. The garbage
-// collector is told how much a handle keeps, and its finalizer is the safety net for handles that nobody closed.
+// Jobs hold copies of the pointer, so closing a handle never pulls memory from under a running step. The
+// garbage collector is told how much a handle keeps, and its finalizer is the safety net for handles that
+// nobody closed.
 #pragma once
 
 #include <node_api.h>
@@ -19,8 +20,8 @@
 
 namespace crosscurrent::binding {
 
-// Large data crosses in pieces, so that no call holds the event loop for long: a block is filled by JavaScript, then
-// given to a call; a result comes from a call, and JavaScript copies it out.
+// Large data crosses in pieces, so that no call holds the event loop for long: a block is filled by
+// JavaScript, then given to a call; a result comes from a call, and JavaScript copies it out.
 struct Block {
   std::vector<std::byte> bytes;
 };
@@ -120,8 +121,9 @@ class Handle final : public HandleBase {
   }
 
  private:
-  std::shared_ptr<Engine> engine_;  // outlives the environment's instance data, as finalizers may run after it
-  std::shared_ptr<T> value_;        // null once closed
+  std::shared_ptr<Engine>
+      engine_;                // outlives the environment's instance data, as finalizers may run after it
+  std::shared_ptr<T> value_;  // null once closed
   int64_t bytes_;
 };
 

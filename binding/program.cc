@@ -6,7 +6,8 @@ namespace {
 
 // parseProgram(words: Int32Array): Program
 //
-// Copies and checks the words; the only call that does its work at once, as a program is a few thousand of them.
+// Copies and checks the words; the only call that does its work at once, as a program is a few thousand of
+// them.
 napi_value parse_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "parseProgram");
@@ -19,6 +20,8 @@ napi_value parse_program(napi_env env, napi_callback_info info) {
 
 }  // namespace
 
-void define_programs(napi_env env, napi_value exports) { define(env, exports, {{"parseProgram", parse_program}}); }
+void define_programs(napi_env env, napi_value exports) {
+  define(env, exports, {{"parseProgram", parse_program}});
+}
 
 }  // namespace crosscurrent::binding

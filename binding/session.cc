@@ -14,7 +14,8 @@ SessionOptions read_options(const Args& args, size_t i) {
   SessionOptions options;
   const auto integer = [&](const char* key, int32_t& to, int64_t low, int64_t high) {
     const napi_value value = args.member(args[i], key, "options");
-    if (!args.absent_value(value)) to = static_cast<int32_t>(args.integer_of(value, std::string("options.") + key, low, high));
+    if (!args.absent_value(value))
+      to = static_cast<int32_t>(args.integer_of(value, std::string("options.") + key, low, high));
   };
   integer("slots", options.slots, 1, kMostUnits);
   integer("pages", options.pages, 0, kMostUnits);
@@ -26,7 +27,8 @@ SessionOptions read_options(const Args& args, size_t i) {
   return options;
 }
 
-// createSession(program: Program, weights: Weights, options: SessionOptions, control?: Control): Promise<Session>
+// createSession(program: Program, weights: Weights, options: SessionOptions, control?: Control):
+// Promise<Session>
 napi_value create_session(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "createSession");
@@ -59,8 +61,8 @@ struct StepResult {
 
 // step(session: Session, words: Int32Array, want: number, control?: Control): Promise<{ ids?, logits? }>
 //
-// Queues one run of the session's program on the step lane and returns at once. `words` are copied here: JavaScript
-// may reuse the array before the run starts.
+// Queues one run of the session's program on the step lane and returns at once. `words` are copied here:
+// JavaScript may reuse the array before the run starts.
 napi_value step(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "step");
@@ -74,7 +76,8 @@ napi_value step(napi_env env, napi_callback_info info) {
         [live, words = std::vector(words.begin(), words.end()), want](Control& control) {
           const Step step = parse_step(words, live->limits);
           if ((want & kWantIds) != 0 && step.sampling.empty())
-            throw Error(Code::invalid_argument, "step: want", "logits only, as the step does not sample", "ids");
+            throw Error(Code::invalid_argument, "step: want", "logits only, as the step does not sample",
+                        "ids");
           live->session->step(step, control.cancelled);
           StepResult result;
           if ((want & kWantIds) != 0) result.ids = live->session->read(live->program->ids);
@@ -102,7 +105,8 @@ napi_value read_buffer(napi_env env, napi_callback_info info) {
     const auto last = static_cast<int64_t>(live->program->buffers.size()) - 1;
     const auto buffer = static_cast<int32_t>(args.integer(1, "buffer", 0, last));
     return Engine::of(env).post(
-        env, LaneId::step, nullptr, [live, buffer](Control&) { return live->session->read(buffer); }, give<float>);
+        env, LaneId::step, nullptr, [live, buffer](Control&) { return live->session->read(buffer); },
+        give<float>);
   });
 }
 
@@ -112,13 +116,14 @@ napi_value read_state(napi_env env, napi_callback_info info) {
     const Args args(env, info, "readState");
     const auto& live = args.handle<LiveSession>(0, "session");
     const auto& states = live->program->states;
-    const auto state = static_cast<int32_t>(args.integer(1, "state", 0, static_cast<int64_t>(states.size()) - 1));
+    const auto state =
+        static_cast<int32_t>(args.integer(1, "state", 0, static_cast<int64_t>(states.size()) - 1));
     const bool paged = states[static_cast<size_t>(state)].kind == StateKind::kv;
     const int64_t units = paged ? live->limits.pages : live->limits.slots;
     const auto unit = static_cast<int32_t>(args.integer(2, "unit", 0, units - 1));
     return Engine::of(env).post(
-        env, LaneId::step, nullptr, [live, state, unit](Control&) { return live->session->read_state(state, unit); },
-        give<float>);
+        env, LaneId::step, nullptr,
+        [live, state, unit](Control&) { return live->session->read_state(state, unit); }, give<float>);
   });
 }
 
@@ -134,7 +139,8 @@ std::vector<int32_t> units_argument(const Args& args, size_t i, const char* name
 std::vector<int32_t> pairs_argument(const Args& args, size_t i, const char* name, int32_t end) {
   auto units = units_argument(args, i, name, end);
   if (units.size() % 2 != 0)
-    throw Error(Code::invalid_argument, name, "pairs [from, to, …]", std::to_string(units.size()) + " values");
+    throw Error(Code::invalid_argument, name, "pairs [from, to, …]",
+                std::to_string(units.size()) + " values");
   return units;
 }
 
@@ -167,7 +173,8 @@ napi_value save(napi_env env, napi_callback_info info) {
     auto pages = units_argument(args, 2, "pages", live->limits.pages);
     return Engine::of(env).post(
         env, LaneId::step, nullptr,
-        [live, slot, pages = std::move(pages)](Control&) { return live->session->save(slot, pages); }, give<std::byte>);
+        [live, slot, pages = std::move(pages)](Control&) { return live->session->save(slot, pages); },
+        give<std::byte>);
   });
 }
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <string>
 
-#include "../native/weights/text.h"
 #include "../native/weights/tensor_file.h"
+#include "../native/weights/text.h"
 #include "args.h"
 #include "block.h"
 #include "exports.h"
@@ -19,7 +19,9 @@ std::string path_argument(const Args& args, size_t i) {
   return path;
 }
 
-napi_value file_handle(napi_env env, std::shared_ptr<TensorStore> store) { return make_handle(env, std::move(store)); }
+napi_value file_handle(napi_env env, std::shared_ptr<TensorStore> store) {
+  return make_handle(env, std::move(store));
+}
 
 // openFile(path: string, control?: Control): Promise<File>
 napi_value open_file(napi_env env, napi_callback_info info) {
@@ -68,7 +70,8 @@ void append_tensor(std::string& json, const TensorEntry& entry) {
 }
 
 FileInfo file_info(const TensorStore& store) {
-  FileInfo info{store.format(), static_cast<double>(store.file_bytes()), store.files(), {}, store.metadata_json()};
+  FileInfo info{
+      store.format(), static_cast<double>(store.file_bytes()), store.files(), {}, store.metadata_json()};
   const auto& tensors = store.tensors();
   for (size_t start = 0; start < tensors.size(); start += kTensorsAPart) {
     std::string& json = info.tensors.emplace_back("[");
@@ -97,7 +100,8 @@ napi_value info_of_file(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "fileInfo");
     return Engine::of(env).post(
-        env, LaneId::load, nullptr, [store = args.handle<TensorStore>(0, "file")](Control&) { return file_info(*store); },
+        env, LaneId::load, nullptr,
+        [store = args.handle<TensorStore>(0, "file")](Control&) { return file_info(*store); },
         [](napi_env env, const FileInfo& found) {
           const napi_value made = object(env);
           const bool is_gguf = found.format == TensorStore::Format::gguf;
@@ -120,7 +124,8 @@ PackedStrings pack_strings(const std::vector<std::string_view>& list) {
   PackedStrings packed;
   size_t total = 0;
   for (const std::string_view item : list) total += item.size();
-  if (total > UINT32_MAX) throw Error(Code::invalid_file, "strings", "at most 4 GiB", std::to_string(total) + " bytes");
+  if (total > UINT32_MAX)
+    throw Error(Code::invalid_file, "strings", "at most 4 GiB", std::to_string(total) + " bytes");
   packed.bytes.reserve(total);
   packed.offsets.reserve(list.size() + 1);
   packed.offsets.push_back(0);
@@ -132,7 +137,8 @@ PackedStrings pack_strings(const std::vector<std::string_view>& list) {
   return packed;
 }
 
-// fileStrings(file: File, key: string): Promise<{ bytes: Uint8Array | Result, offsets: Uint32Array | Result }>
+// fileStrings(file: File, key: string): Promise<{ bytes: Uint8Array | Result, offsets: Uint32Array | Result
+// }>
 napi_value strings_of_file(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "fileStrings");
@@ -156,7 +162,9 @@ napi_value numbers_of_file(napi_env env, napi_callback_info info) {
     const Args args(env, info, "fileNumbers");
     return Engine::of(env).post(
         env, LaneId::load, nullptr,
-        [store = args.handle<TensorStore>(0, "file"), key = args.text(1, "key")](Control&) { return store->numbers(key); },
+        [store = args.handle<TensorStore>(0, "file"), key = args.text(1, "key")](Control&) {
+          return store->numbers(key);
+        },
         give<double>);
   });
 }
@@ -198,7 +206,9 @@ WeightPart read_part(const Args& args, napi_value value, const std::string& name
   const napi_value rows = args.member(value, "rows", name);
   if (args.absent_value(rows)) return part;
   const auto range = args.array_of(rows, name + ".rows");
-  if (range.size() != 2) throw Error(Code::invalid_argument, name + ".rows", "[first, end]", std::to_string(range.size()) + " elements");
+  if (range.size() != 2)
+    throw Error(Code::invalid_argument, name + ".rows", "[first, end]",
+                std::to_string(range.size()) + " elements");
   part.end_row = args.integer_of(range[1], name + ".rows[1]", 1, all_rows);
   part.first_row = args.integer_of(range[0], name + ".rows[0]", 0, part.end_row - 1);
   return part;
@@ -212,7 +222,8 @@ WeightSpec read_spec(const Args& args, napi_value value) {
     throw Error(Code::invalid_argument, spec.name + ".form", "matrix or f32", printable(form));
   spec.form = form == "matrix" ? WeightForm::matrix : WeightForm::f32;
   spec.shape = read_shape(args, args.member(value, "shape", spec.name), spec.name + ".shape");
-  const std::string transform = args.text_of(args.member(value, "transform", spec.name), spec.name + ".transform");
+  const std::string transform =
+      args.text_of(args.member(value, "transform", spec.name), spec.name + ".transform");
   if (transform != "none" && transform != "neg_exp")
     throw Error(Code::invalid_argument, spec.name + ".transform", "none or neg_exp", printable(transform));
   spec.neg_exp = transform == "neg_exp";
@@ -235,12 +246,14 @@ napi_value new_specs(napi_env env, napi_callback_info) {
 
 // addSpecs(specs: Specs, more: WeightSpec[]): void
 //
-// A list of its own, as a mixture of experts has tens of thousands of parts: the caller adds them between turns.
+// A list of its own, as a mixture of experts has tens of thousands of parts: the caller adds them between
+// turns.
 napi_value add_specs(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "addSpecs");
     const auto list = args.handle<SpecList>(0, "specs");
-    for (const napi_value spec : args.array_of(args[1], "addSpecs: more")) list->specs.push_back(read_spec(args, spec));
+    for (const napi_value spec : args.array_of(args[1], "addSpecs: more"))
+      list->specs.push_back(read_spec(args, spec));
     return undefined(env);
   });
 }
