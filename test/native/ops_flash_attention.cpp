@@ -43,13 +43,13 @@ Outputs feed(AttentionModel& model, const std::vector<int32_t>& ids, const std::
   return all;
 }
 
-// Decode steps of one token, each accepted by the next.
-Outputs decode(AttentionModel& model, const std::vector<int32_t>& ids, int threads = 1) {
+// Decode steps of one token, each accepted by the next, from token `begin` on.
+Outputs decode(AttentionModel& model, const std::vector<int32_t>& ids, size_t begin = 0) {
   Outputs all;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    SequenceInput input{.length = static_cast<int32_t>(i == 0 ? 0 : i - 1), .ids = {ids[i]}};
-    if (i > 0) input.accepted = {0};
-    all.push_back(model.run(StepClass::decode, {input}, threads)[0]);
+  for (size_t i = begin; i < ids.size(); ++i) {
+    SequenceInput input{.length = static_cast<int32_t>(i == begin ? i : i - 1), .ids = {ids[i]}};
+    if (i > begin) input.accepted = {0};
+    all.push_back(model.run(StepClass::decode, {input})[0]);
   }
   return all;
 }
@@ -133,13 +133,14 @@ const Test trees("flash_attention: a node of a tree has the bits of plain decodi
         const auto ids = some_ids(static_cast<int>(prompt), 23), drafts = some_ids(8, 29);
         AttentionModel model(shape, 80);
         feed(model, ids, {prompt});
+        const AttentionModel prompted = model;
         const Outputs tree = model.run(
             StepClass::decode, {{.length = static_cast<int32_t>(prompt), .ids = drafts, .parents = kTree}});
         for (int32_t node = 0; node < 8; ++node) {
           auto plain_ids = ids;
           for (const int32_t step : path_to(node)) plain_ids.push_back(drafts[static_cast<size_t>(step)]);
-          AttentionModel plain(shape, 80);
-          expect_same({tree[static_cast<size_t>(node)]}, {decode(plain, plain_ids).back()},
+          AttentionModel plain = prompted;
+          expect_same({tree[static_cast<size_t>(node)]}, {decode(plain, plain_ids, prompt).back()},
                       level + ", node " + std::to_string(node) + ", " + shape.show());
         }
       }
@@ -155,12 +156,13 @@ const Test rollback(
             const auto ids = some_ids(27, 31), drafts = some_ids(8, 37), more = some_ids(40, 41);
             AttentionModel model(shape, 96), plain(shape, 96);
             feed(model, ids, {27});
+            feed(plain, ids, {27});
             model.run(StepClass::decode, {{.length = 27, .ids = drafts, .parents = kTree}});
             auto plain_ids = ids;
             for (const int32_t node : accepted) plain_ids.push_back(drafts[static_cast<size_t>(node)]);
             const size_t kept = plain_ids.size();
             plain_ids.insert(plain_ids.end(), more.begin(), more.end());
-            const Outputs expected = decode(plain, plain_ids);
+            const Outputs expected = decode(plain, plain_ids, 27);
             // one token without drafts, then a chain of which two are taken, then the rest one by one
             Outputs got =
                 model.run(StepClass::decode, {{.length = 27, .ids = {more[0]}, .accepted = accepted}});
@@ -177,7 +179,7 @@ const Test rollback(
               length += static_cast<int32_t>(pending.size());
               pending = {0};
             }
-            expect_same(got, {expected.begin() + static_cast<ptrdiff_t>(kept), expected.end()},
+            expect_same(got, {expected.begin() + static_cast<ptrdiff_t>(kept - 27), expected.end()},
                         level + ", " + shape.show());
           }
         }
