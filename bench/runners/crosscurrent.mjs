@@ -1,0 +1,18 @@
+// Ours, as it is installed: the package by its own name, compiled.
+import { devices, load } from 'crosscurrent';
+import { serve } from './serve.mjs';
+
+let model;
+
+serve({
+  vocab: 0,
+  async load({ path, threads, context }) {
+    model = await load(path, { threads, context });
+    this.vocab = model.info.vocab;
+    return { isa: devices()[0]?.isa };
+  },
+  async *generate(ids, tokens) {
+    for await (const piece of model.generate(Int32Array.from(ids), { maxTokens: tokens, ignoreEos: true }))
+      yield piece.ids.length;
+  },
+});
