@@ -16,10 +16,17 @@ export const hiddenToken = 1;
 
 /** How the bytes of a token follow from its string. */
 export interface PieceBytes {
-  /** Exact: joined bytes are the text. Otherwise the table is the best guess for streaming (see `probe`). */
+  /** Exact: joined bytes are the text. Otherwise the table is the best guess for streaming (see `Probe`). */
   isExact: boolean;
   stripsFirstSpace: boolean;
   of(token: string, id: number): Uint8Array;
+}
+
+/** The text of a token as the library decodes it: by itself, or after another. */
+export interface Probe {
+  sample: readonly number[];
+  alone(id: number): string;
+  after(id: number): string;
 }
 
 const utf8 = new TextEncoder();
@@ -61,10 +68,10 @@ function flatten(decoder: Component | null): Component[] {
  * ByteLevel and SentencePiece decoders join the bytes of the tokens. One difference is kept from the reference for
  * SentencePiece: there a run of byte tokens that is not UTF-8 gives one U+FFFD a byte, here one a maximal invalid part.
  *
- * Any other decoder is asked for each token after a fixed first token (`probe`): exact where a token's text does not depend
+ * Any other decoder is asked for each token after a fixed first one (`Probe`): exact where a token's text does not depend
  * on its neighbours, which is all a synchronous stream can do; `Tokenizer.decode` then asks the library for the whole.
  */
-export function pieceBytes(decoder: Component | null, probe: (id: number) => string): PieceBytes {
+export function pieceBytes(decoder: Component | null, probe: Probe): PieceBytes {
   const steps = flatten(decoder);
   const types = steps.map((step) => step.type).join(' ');
   if (types === 'ByteLevel') return { isExact: true, stripsFirstSpace: false, of: byteLevelBytes };
@@ -76,7 +83,8 @@ export function pieceBytes(decoder: Component | null, probe: (id: number) => str
       return { isExact: true, stripsFirstSpace: strip !== undefined, of: sentencePieceBytes };
     }
   }
-  return { isExact: false, stripsFirstSpace: false, of: (_, id) => utf8.encode(probe(id)) };
+  const stripsFirstSpace = probe.sample.some((id) => probe.after(id) === ` ${probe.alone(id)}`);
+  return { isExact: false, stripsFirstSpace, of: (_, id) => utf8.encode(probe.after(id)) };
 }
 
 /** Packs the table; `tokens[id]` is undefined where the vocabulary has a hole. */

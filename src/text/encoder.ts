@@ -1,6 +1,6 @@
 import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { CrosscurrentError } from '../errors.js';
-import { type ByteTable, byteOfCharacter, packBytes, pieceBytes } from './byte-table.js';
+import { type ByteTable, byteOfCharacter, type Probe, packBytes, pieceBytes } from './byte-table.js';
 import type { TokenizerFiles } from './sources.js';
 import type { Component, TokenizerJson } from './tokenizer-json.js';
 
@@ -55,7 +55,7 @@ export class Encoder {
     this.cuts = this.splitsAtSpaces(json);
 
     const hidden = new Set(json.added_tokens.filter((token) => token.special).map((token) => token.id));
-    const pieces = pieceBytes(json.decoder, this.prober());
+    const pieces = pieceBytes(json.decoder, this.probe());
     this.decodesByBytes = pieces.isExact;
     this.table = packBytes(Array.from(model.vocab), hidden, pieces);
 
@@ -124,13 +124,18 @@ export class Encoder {
     ].every(([left, right]) => pieces(left! + right!) === `${pieces(left!)}\u0000${pieces(right!)}`);
   }
 
-  private prober(): (id: number) => string {
+  private probe(): Probe {
+    const alone = (id: number) => this.decode([id], false);
     const first = 0;
-    let alone: string | undefined;
-    return (id) => {
-      alone ??= this.decode([first], false);
+    const firstText = alone(first);
+    const after = (id: number) => {
       const both = this.decode([first, id], false);
-      return both.startsWith(alone) ? both.slice(alone.length) : this.decode([id], false);
+      return both.startsWith(firstText) ? both.slice(firstText.length) : alone(id);
+    };
+    return {
+      sample: Array.from({ length: Math.min(64, this.library.model!.vocab.length) }, (_, id) => id),
+      alone,
+      after,
     };
   }
 }
@@ -147,11 +152,11 @@ function build(json: TokenizerJson): Library {
   }
 }
 
-/** Lets go of the parsed file, which the library keeps but no longer reads: half of its memory. */
+/** Lets go of the parsed file, which the library keeps but, once built, reads only the small settings of: half of its memory. */
 function release(library: Library): void {
-  const held = library as unknown as { tokenizer: unknown; model: { config: unknown; merges?: unknown } };
+  const held = library as unknown as { tokenizer: unknown; model: { config: object; merges?: unknown } };
   held.tokenizer = undefined;
-  held.model.config = undefined;
+  held.model.config = { ...held.model.config, vocab: undefined, merges: undefined };
   held.model.merges = undefined;
 }
 

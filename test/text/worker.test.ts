@@ -159,6 +159,39 @@ describe.skipIf(reason)('the text worker', () => {
   });
 });
 
+describe.skipIf(reason)('a tokenizer whose decoder does not join bytes', () => {
+  it('decodes through the library, and streams the text of each token in its place', async () => {
+    const words = ['[UNK]', '[CLS]', '[SEP]', 'the', 'cat', '##s', 'sat', '.'];
+    const mark = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+    const source = folder('word-piece', {
+      'tokenizer.json': {
+        added_tokens: [1, 2].map((id) => ({ id, content: words[id], special: true })),
+        pre_tokenizer: { type: 'BertPreTokenizer' },
+        post_processor: {
+          type: 'TemplateProcessing',
+          single: [mark('[CLS]'), { Sequence: { id: 'A', type_id: 0 } }, mark('[SEP]')],
+        },
+        decoder: { type: 'WordPiece', prefix: '##', cleanup: false },
+        model: {
+          type: 'WordPiece',
+          unk_token: '[UNK]',
+          continuing_subword_prefix: '##',
+          max_input_chars_per_word: 100,
+          vocab: Object.fromEntries(words.map((word, id) => [word, id])),
+        },
+      },
+    });
+    await opened(source, async (tokenizer) => {
+      const ids = await tokenizer.encode('the cats sat.');
+      expect([...ids]).toEqual([1, 3, 4, 5, 6, 7, 2]);
+      expect([...(await tokenizer.encode('the cats sat.', { addSpecialTokens: false }))]).toEqual([3, 4, 5, 6, 7]);
+      expect(await tokenizer.decode(ids, { skipSpecialTokens: true })).toBe('the cats sat .');
+      const stream = tokenizer.stream({ skipSpecialTokens: true });
+      expect(Array.from(ids, (id) => stream.push(id))).toEqual(['', 'the', ' cat', 's', ' sat', ' .', '']);
+    });
+  });
+});
+
 describe.skipIf(reason)('chat templates of a source', () => {
   const messages = [{ role: 'user', content: 'Hi' }];
 
