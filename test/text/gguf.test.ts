@@ -260,7 +260,7 @@ describe('a GGUF file', () => {
       }),
       { seed: 11, numRuns: 1500 },
     );
-  });
+  }, 120_000);
 
   it.each([
     ['another magic', (content: Buffer) => content.write('GGML'), 'INVALID_FILE', 'magic'],

@@ -52,7 +52,7 @@ describe.each(sources)('the tokenizer of $path', (source) => {
     }
     expect(failures).toEqual([]);
     expect(golden!.cases.length).toBe(630);
-  });
+  }, 120_000);
 
   it('streams complete characters only', (context) => {
     context.skip(reason !== undefined, reason);

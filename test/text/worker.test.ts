@@ -13,10 +13,15 @@ const fails = (code: string, message = '') =>
   expect.objectContaining({ code, message: expect.stringContaining(message) });
 
 let scratch: string;
-beforeAll(() => {
+let running: Tokenizer | undefined; // keeps the worker, so that each test does not start one
+beforeAll(async () => {
   scratch = mkdtempSync(join(tmpdir(), 'crosscurrent-text-'));
+  if (reason === undefined) running = await openTokenizer({ kind: 'folder', path: tinyFolder });
 });
-afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+afterAll(async () => {
+  await running?.dispose();
+  rmSync(scratch, { recursive: true, force: true });
+});
 
 /** Processor time of the main thread, on Linux: the first thread of a process has its number. */
 function mainThreadCpuMs(): number | undefined {
@@ -238,12 +243,6 @@ describe.skipIf(reason)('chat templates of a source', () => {
 });
 
 describe.skipIf(reason)('broken sources', () => {
-  let running: Tokenizer; // keeps the worker, so that each case does not start one
-  beforeAll(async () => {
-    running = (await openTokenizer({ kind: 'folder', path: tinyFolder }))!;
-  });
-  afterAll(() => running?.dispose());
-
   it.each([
     ['not JSON', '{"model": '],
     ['no model', {}],
