@@ -6,14 +6,10 @@
  */
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { describeMachine, printMachine, root, saveResult } from './lib/machine.js';
+import { describeMachine, modelFiles, printMachine, root, saveResult } from './lib/machine.js';
 import { type Loaded, type Measured, Runner, type Timing } from './lib/runner.js';
 import { type Spread, show, spread } from './lib/statistics.js';
 
-const models: Record<string, string> = {
-  smollm2: '.cache/SmolLM2-135M-Instruct.Q4_1.gguf',
-  tiny: 'models/tiny/crosscurrent-tiny.Q4_1.gguf',
-};
 const cleanShare = 0.9;
 
 interface Case {
@@ -44,7 +40,7 @@ export async function main(args: string[]): Promise<void> {
     options: {
       rounds: { type: 'string', default: '7' },
       threads: { type: 'string', default: '1' },
-      models: { type: 'string', default: Object.keys(models).join(',') },
+      models: { type: 'string', default: Object.keys(modelFiles).join(',') },
       long: { type: 'boolean', default: false },
       'no-peer': { type: 'boolean', default: false },
     },
@@ -54,9 +50,9 @@ export async function main(args: string[]): Promise<void> {
   printMachine(facts);
   const results = [];
   for (const name of values.models.split(',')) {
-    const path = `${root}${models[name]}`;
+    const path = `${root}${modelFiles[name]}`;
     if (!existsSync(path)) {
-      console.log(`\n${name}: skipped, no ${models[name]}`);
+      console.log(`\n${name}: skipped, no ${modelFiles[name]}`);
       continue;
     }
     const runners = [Runner.start('crosscurrent', 'runners/crosscurrent.mjs')];

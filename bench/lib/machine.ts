@@ -6,6 +6,12 @@ import { fileURLToPath } from 'node:url';
 /** The repository root. */
 export const root = fileURLToPath(new URL('../../', import.meta.url));
 
+/** Where the models of the benchmarks lie; one that is absent is skipped. */
+export const modelFiles: Readonly<Record<string, string>> = {
+  smollm2: '.cache/SmolLM2-135M-Instruct.Q4_1.gguf',
+  tiny: 'models/tiny/crosscurrent-tiny.Q4_1.gguf',
+};
+
 export interface MachineFacts {
   readonly date: string;
   readonly commit: string;
