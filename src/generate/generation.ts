@@ -86,7 +86,8 @@ export class Generation implements AsyncIterable<Piece> {
         .then(
           () => output.end(state.ids.length >= this.#host.scheduler.limits.context ? 'context' : 'length'),
           (error: unknown) => output.fail(error),
-        );
+        )
+        .finally(release); // its place is free, however long the reader takes
       for (;;) {
         const piece = await output.next();
         if (piece === undefined) break;
@@ -96,8 +97,8 @@ export class Generation implements AsyncIterable<Piece> {
       this.#stats = speculator ? { ...stats, speculation: speculator.stats } : stats;
     } finally {
       cancel.abort();
-      await task;
-      release();
+      if (task) await task;
+      else release();
       await speculator?.dispose();
     }
   }
