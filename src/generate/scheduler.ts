@@ -1,76 +1,19 @@
 import { CrosscurrentError, mismatch } from '../errors.js';
 import { PagePool } from '../state/pages.js';
 import { SequenceState } from '../state/sequence-state.js';
-import type { Sampler } from './sampling.js';
-import type { Draft, Speculator } from './speculation.js';
-import { type StepEntry, stepWords } from './step-words.js';
-
-/** What a scheduler needs of a native session. */
-export interface StepRunner {
-  step(
-    words: Int32Array,
-    want: { ids: boolean; logits: boolean },
-  ): Promise<{ ids?: Int32Array; logits?: Float32Array }>;
-  copy(slotPairs: Int32Array, pagePairs: Int32Array): Promise<void>;
-  save(slot: number, pages: Int32Array): Promise<Uint8Array>;
-  restore(bytes: Uint8Array, slot: number, pages: Int32Array): Promise<void>;
-}
-
-export interface SchedulerLimits {
-  /** Tokens, sequences and logit rows of one step. */
-  readonly t: number;
-  readonly seqs: number;
-  readonly rows: number;
-  /** Sequences that can hold state. */
-  readonly slots: number;
-  /** Kv pages of all sequences; 0 for models without attention. */
-  readonly pages: number;
-  readonly pageTokens: number;
-  /** Most tokens of a sequence. */
-  readonly context: number;
-  /** Prompts are cut at multiples of this many tokens. */
-  readonly chunk: number;
-}
-
-/** Work on one sequence: run its tokens, then choose more until `next` says stop. */
-export interface Task {
-  readonly state: SequenceState;
-  /** Tokens of `state.ids` to run before the task needs to be asked again. */
-  target: number;
-  /** Most tokens the sequence may come to hold: what room is promised for. */
-  readonly capacity: number;
-  /** Chooses a token whenever all are run. */
-  readonly sampler?: Sampler;
-  /** Guesses tokens to be verified together. */
-  readonly speculator?: Speculator | undefined;
-  /** Gets the logits of tokens [first, first + rows.length / vocab) of the sequence as they come. */
-  readonly onLogits?: (first: number, logits: Float32Array) => void;
-  /** Called with each chosen token, already appended; false ends the task. */
-  readonly onToken?: (id: number) => boolean;
-}
-
-/** A task's part of the step that is being made. */
-interface Chosen {
-  readonly queued: Queued;
-  readonly entry: StepEntry;
-  /** Tokens of the sequence that were run before. */
-  readonly first: number;
-  readonly draft: Draft;
-}
-
-const noDraft: Draft = { ids: [] };
-
-interface Queued {
-  readonly task: Task;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
-  admitted: boolean;
-  /** Ended: resolved, or to be rejected with `reason`. */
-  ended: boolean;
-  /** In the step that is running: whoever ends it, nobody may touch its sequence before the step has. */
-  inFlight: boolean;
-  reason: unknown;
-}
+import { turn } from '../turn.js';
+import { stepWords } from './step-words.js';
+import {
+  type Chosen,
+  end,
+  noDraft,
+  type Queued,
+  type SchedulerLimits,
+  type StepRunner,
+  type Task,
+  take,
+  verify,
+} from './task.js';
 
 /**
  * Runs the tasks of one model together: steps of prompt tokens and steps of generated tokens in turn, each with as many sequences as it holds.
@@ -153,7 +96,17 @@ export class Scheduler {
       throw mismatch('CONTEXT_OVERFLOW', 'tokens', `at most ${this.limits.context} (the context)`, task.capacity);
     if (task.target <= task.state.processed) return;
     const { promise, resolve, reject } = withResolvers();
-    const queued: Queued = { task, resolve, reject, admitted: false, ended: false, inFlight: false, reason: undefined };
+    const queued: Queued = {
+      task,
+      resolve,
+      reject,
+      admitted: false,
+      ended: false,
+      inFlight: false,
+      drafting: false,
+      draft: undefined,
+      reason: undefined,
+    };
     const abort = (): void => end(queued, signal?.reason);
     signal?.addEventListener('abort', abort, { once: true });
     this.#queue.push(queued);
@@ -192,7 +145,8 @@ export class Scheduler {
   #slotFreed(signal: AbortSignal | undefined): Promise<void> {
     const { promise, resolve, reject } = withResolvers();
     const abort = (): void => {
-      this.#slotWaiters.splice(this.#slotWaiters.indexOf(resolve), 1);
+      const place = this.#slotWaiters.indexOf(resolve);
+      if (place >= 0) this.#slotWaiters.splice(place, 1); // else just woken
       reject(signal?.reason);
     };
     signal?.addEventListener('abort', abort, { once: true });
@@ -209,8 +163,12 @@ export class Scheduler {
   async #loop(): Promise<void> {
     for (;;) {
       this.#queue = this.#queue.filter((queued) => !queued.ended);
-      this.#admit();
-      const ready = this.#queue.filter((queued) => queued.admitted);
+      this.#admit('may wait');
+      if (this.#queue.length > 0 && !this.#queue.some((queued) => queued.admitted)) {
+        await turn(); // what has just ended gives its room back first
+        this.#admit('last chance');
+      }
+      const ready = this.#queue.filter((queued) => queued.admitted && !queued.drafting);
       if (ready.length === 0) {
         this.#running = false;
         return;
@@ -221,45 +179,50 @@ export class Scheduler {
         'prefill',
         ready.filter((queued) => !queued.ended && behind(queued) > 0 && fresh(queued)),
       );
-      const decoding = ready.filter((queued) => !queued.ended && behind(queued) === 1 && generates(queued.task));
-      const drafts = await this.#propose(decoding);
+      const decoding = this.#queue.filter(
+        (queued) => queued.admitted && !queued.ended && behind(queued) === 1 && generates(queued.task),
+      );
+      if (this.#draft(decoding)) await turn(); // long enough for drafters that have no model
       await this.#step(
         'decode',
-        decoding.filter((queued) => !queued.ended),
-        drafts,
+        decoding.filter((queued) => !queued.ended && !queued.drafting),
       );
     }
   }
 
-  /** What the tasks' drafters guess, all asked at once. A task whose drafter fails is rejected. */
-  async #propose(decoding: readonly Queued[]): Promise<ReadonlyMap<Queued, Draft>> {
-    const drafts = new Map<Queued, Draft>();
-    const share =
-      Math.floor(Math.min(this.limits.t, this.limits.rows) / Math.min(decoding.length, this.limits.seqs)) - 1;
-    await Promise.all(
-      decoding.map(async (queued) => {
-        const { state, capacity, speculator } = queued.task;
-        if (!speculator) return;
-        queued.inFlight = true;
-        try {
-          drafts.set(queued, await speculator.propose(state.ids, Math.min(capacity - state.ids.length - 1, share)));
-        } catch (error) {
-          end(queued, error);
-        }
-        queued.inFlight = false;
-        if (queued.ended) queued.reject(queued.reason);
-      }),
-    );
-    return drafts;
+  /** Asks the drafters of tasks without a draft. A task is left out of steps until its drafter has answered. Whether any was asked. */
+  #draft(decoding: readonly Queued[]): boolean {
+    const nodes = Math.min(this.limits.t, this.limits.rows);
+    const share = Math.floor(nodes / Math.min(Math.max(decoding.length, 1), this.limits.seqs)) - 1;
+    let asked = false;
+    for (const queued of decoding) {
+      const { state, capacity, speculator } = queued.task;
+      if (!speculator || queued.drafting || queued.draft) continue;
+      asked = true;
+      queued.drafting = true;
+      speculator
+        .propose(state.ids, Math.min(capacity - state.ids.length - 1, share))
+        .then(
+          (draft) => {
+            queued.draft = draft;
+          },
+          (error: unknown) => end(queued, error),
+        )
+        .finally(() => {
+          queued.drafting = false;
+          this.#wake();
+        });
+    }
+    return asked;
   }
 
   /** In order, so that a large request is not passed by small ones for ever. */
-  #admit(): void {
+  #admit(chance: 'may wait' | 'last chance'): void {
     for (const queued of this.#queue) {
-      if (queued.admitted) continue;
+      if (queued.admitted || queued.ended) continue;
       const { state, capacity } = queued.task;
       if (!state.reserve(capacity)) {
-        if (this.#queue.some((other) => other.admitted)) return;
+        if (chance === 'may wait' || this.#queue.some((other) => other.admitted)) break;
         end(queued, this.#noRoom(capacity));
         continue;
       }
@@ -268,11 +231,7 @@ export class Scheduler {
     this.#queue = this.#queue.filter((queued) => !queued.ended);
   }
 
-  async #step(
-    kind: 'prefill' | 'decode',
-    candidates: readonly Queued[],
-    drafts: ReadonlyMap<Queued, Draft> = new Map(),
-  ): Promise<void> {
+  async #step(kind: 'prefill' | 'decode', candidates: readonly Queued[]): Promise<void> {
     const chosen: Chosen[] = [];
     let [tokens, rows] = [0, 0];
     const wantsLogits = candidates[0]?.task.onLogits !== undefined;
@@ -281,7 +240,7 @@ export class Scheduler {
       const { task } = queued;
       if ((task.onLogits !== undefined) !== wantsLogits) continue;
       const first = task.state.processed;
-      const draft = drafts.get(queued) ?? noDraft;
+      const draft = queued.draft ?? noDraft;
       let count = kind === 'decode' ? 1 + draft.ids.length : this.#chunk(first, task.target, this.limits.t - tokens);
       if (wantsLogits) count = Math.min(count, this.limits.rows - rows);
       const ends = kind === 'decode' || first + count === task.target;
@@ -304,7 +263,10 @@ export class Scheduler {
     // those served go to the end of the line
     const served = new Set(chosen.map(({ queued }) => queued));
     this.#queue = [...this.#queue.filter((queued) => !served.has(queued)), ...served];
-    for (const queued of served) queued.inFlight = true;
+    for (const queued of served) {
+      queued.inFlight = true;
+      queued.draft = undefined;
+    }
     try {
       const words = stepWords(
         kind,
@@ -351,6 +313,8 @@ export class Scheduler {
       row += rows;
       queued.inFlight = false;
       if (queued.ended) {
+        // the last token has been run: without the one chosen after it the sequence could not go on
+        if (choices?.length) state.ids.push(choices[0] as number);
         queued.reject(queued.reason);
         continue;
       }
@@ -369,39 +333,6 @@ export class Scheduler {
       queued.resolve();
     }
   }
-}
-
-/** Appends a chosen token; whether the task goes on. */
-function take(task: Task, id: number): boolean {
-  task.state.ids.push(id);
-  return (task.onToken?.(id) ?? false) && task.state.ids.length < task.capacity;
-}
-
-/** Follows the model's own choices through the draft: node 0 is the last token, node i + 1 the draft's token i. */
-function verify({ queued: { task }, entry, draft }: Chosen, choices: Int32Array, stepMs: number): boolean {
-  const accepted = [0];
-  let more = true;
-  for (let node = 0; ; ) {
-    const id = choices[node] as number;
-    more = take(task, id);
-    if (!more) break;
-    const parent = (index: number): number => entry.parents?.[index] ?? index - 1;
-    const next = entry.ids.findIndex((token, index) => index > node && token === id && parent(index) === node);
-    if (next < 0) break;
-    accepted.push(next);
-    node = next;
-  }
-  task.state.accepted = accepted;
-  task.speculator?.settle({ draft, accepted: accepted.slice(1).map((node) => node - 1), chosen: [...choices] }, stepMs);
-  return more;
-}
-
-/** Rejects a task, at once or as soon as the step that it is in has ended. */
-function end(queued: Queued, reason: unknown): void {
-  if (queued.ended) return;
-  queued.ended = true;
-  queued.reason = reason;
-  if (!queued.inFlight) queued.reject(reason);
 }
 
 /** Whether the one token still to run was chosen by the task itself. */

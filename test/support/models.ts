@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 const fromRoot = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
 export const goldenFolder = fromRoot('../shared/models/golden/');
+export const parityFolder = fromRoot('../shared/parity/');
 export const tinyGguf = fromRoot('models/tiny/crosscurrent-tiny.Q4_1.gguf');
 export const tinyFolder = fromRoot('../shared/models/tiny');
 export const smollm2Gguf = fromRoot('.cache/SmolLM2-135M-Instruct.Q4_1.gguf');
