@@ -14,8 +14,8 @@ export type {
 } from './generate/speculation.js';
 export { type Inspection, inspect } from './inspect.js';
 export { type LoadOptions, load } from './load.js';
-export type { MemoryPlan, Model, ModelInfo } from './model.js';
-export type { PlanOptions } from './model-plan.js';
+export type { Model, ModelInfo } from './model.js';
+export type { MemoryPlan, PlanOptions } from './model-plan.js';
 export { type Device, devices } from './native/index.js';
 export type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer, TokenStream } from './text/index.js';
 export type { ModelSource } from './weights/open.js';

@@ -1,7 +1,6 @@
 import type { Program } from './graph/compile.js';
 import { defaultModelPath } from './load.js';
-import type { MemoryPlan } from './model.js';
-import { type CheckpointInfo, decodeWindow, type PlanOptions, pageTokens, planModel } from './model-plan.js';
+import { type CheckpointInfo, type MemoryPlan, type PlanOptions, planModel } from './model-plan.js';
 import { openModelFiles } from './weights/open.js';
 
 export interface Inspection extends CheckpointInfo {
@@ -21,20 +20,7 @@ export async function inspect(
     options.signal ? { signal: options.signal } : {},
   );
   try {
-    const { info, program, context, slots, pages } = await planModel(files, options);
-    const weights = files.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
-    let [states, cache] = [0, 0];
-    for (const { kind, elements, pendingElements } of program.states) {
-      if (kind === 'kv') cache += 4 * pages * pageTokens * elements;
-      else states += 4 * slots * (elements + decodeWindow * pendingElements);
-    }
-    const memory = {
-      weights,
-      activations: program.arenaBytes,
-      states,
-      cache,
-      total: weights + program.arenaBytes + states + cache,
-    };
+    const { info, program, context, memory } = await planModel(files, options);
     return { ...info, context, memory, program };
   } finally {
     files.close();

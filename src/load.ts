@@ -1,7 +1,15 @@
 import { CrosscurrentError, mismatch } from './errors.js';
 import { Scheduler } from './generate/scheduler.js';
 import { Model } from './model.js';
-import { checkPositive, chunkTokens, decodeWindow, type PlanOptions, pageTokens, planModel } from './model-plan.js';
+import {
+  checkPositive,
+  chunkTokens,
+  decodeWindow,
+  type PlanOptions,
+  pageTokens,
+  planModel,
+  requireMemory,
+} from './model-plan.js';
 import { devices, loadWeights, openSession, parseProgram } from './native/index.js';
 import { openTokenizer, type Tokenizer } from './text/index.js';
 import { type ModelSource, openModelFiles } from './weights/open.js';
@@ -40,6 +48,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     const files = await openModelFiles(source ?? (await defaultModelPath()), withSignal);
     opened.push(files);
     const plan = await planModel(files, options);
+    requireMemory(plan.memory);
     const program = parseProgram(plan.program.words);
     opened.push(program);
     if (typeof source !== 'object')

@@ -2,6 +2,7 @@ import { mismatch } from './errors.js';
 import { type Bounds, compile, type Program } from './graph/compile.js';
 import type { ModelDefinition, ModelShape } from './models/define.js';
 import { findModel } from './models/index.js';
+import { devices } from './native/index.js';
 import { sample } from './ops/index.js';
 import { turn } from './turn.js';
 import type { ModelFiles } from './weights/open.js';
@@ -37,12 +38,23 @@ export interface CheckpointInfo extends ModelShape {
   readonly dtypes: Readonly<Record<string, number>>;
 }
 
+/** Bytes taken, by what for. Activations, states and cache are planned at their largest; the system gives them as they are first touched. */
+export interface MemoryPlan {
+  readonly weights: number;
+  readonly activations: number;
+  readonly states: number;
+  readonly cache: number;
+  readonly total: number;
+}
+
 export interface ModelPlan {
   readonly info: CheckpointInfo;
   readonly program: Program;
   readonly context: number;
   readonly slots: number;
   readonly pages: number;
+  /** Weights as they are stored, before packing. */
+  readonly memory: MemoryPlan;
 }
 
 /** Assembles and compiles the model of opened files. Gives way to the event loop between its parts. */
@@ -61,9 +73,33 @@ export async function planModel(files: ModelFiles, options: PlanOptions): Promis
   const pages = hasCache ? Math.ceil(cacheTokens / pageTokens) + slots : 0;
   const rows = Math.max(Math.min(decodeWindow, Math.floor(logitElements / shape.vocab)), 1);
   const bounds: Bounds = { t: chunkTokens, seqs: Math.min(slots, chunkTokens), rows };
-  const program = compile(graph, { logits, ids }, { bounds });
+  const program = await compile(graph, { logits, ids }, { bounds });
   await turn();
-  return { info: { ...shape, ...describe(files) }, program, context, slots, pages };
+  const memory = planMemory(files, program, slots, pages);
+  return { info: { ...shape, ...describe(files) }, program, context, slots, pages, memory };
+}
+
+function planMemory(files: ModelFiles, program: Program, slots: number, pages: number): MemoryPlan {
+  const weights = files.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
+  const activations = program.arenaBytes;
+  let [states, cache] = [0, 0];
+  for (const { kind, elements, pendingElements } of program.states) {
+    if (kind === 'kv') cache += 4 * pages * pageTokens * elements;
+    else states += 4 * slots * (elements + decodeWindow * pendingElements);
+  }
+  return { weights, activations, states, cache, total: weights + activations + states + cache };
+}
+
+/** @throws CrosscurrentError OUT_OF_MEMORY where a plan cannot be met, before anything of it is taken. */
+export function requireMemory({ weights, activations, states, cache, total }: MemoryPlan): void {
+  const available = devices()[0]?.availableBytes ?? Number.POSITIVE_INFINITY;
+  if (total > available)
+    throw mismatch(
+      'OUT_OF_MEMORY',
+      'memory',
+      `a plan of at most ${available} bytes (available now)`,
+      `${total} (weights ${weights}, activations ${activations}, states ${states}, cache ${cache}): lower context, sequences or cacheTokens`,
+    );
 }
 
 export function checkPositive(name: string, value: number | undefined): void {

@@ -4,17 +4,8 @@ import type { Completion, GenerateOptions, Prompt } from './generate/options.js'
 import type { Scheduler } from './generate/scheduler.js';
 import { append, restoreState, Sequence } from './generate/sequence.js';
 import type { Program } from './graph/compile.js';
-import type { CheckpointInfo } from './model-plan.js';
+import type { CheckpointInfo, MemoryPlan } from './model-plan.js';
 import type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer } from './text/index.js';
-
-/** Bytes taken, by what for. Activations, states and cache are planned at their largest; the system gives them as they are first touched. */
-export interface MemoryPlan {
-  readonly weights: number;
-  readonly activations: number;
-  readonly states: number;
-  readonly cache: number;
-  readonly total: number;
-}
 
 export interface ModelInfo extends CheckpointInfo {
   readonly device: 'cpu';

@@ -148,6 +148,25 @@ describe('on a model with one place', () => {
     await works();
   });
 
+  it('a reader that takes its time holds no place', async () => {
+    const texts = [];
+    for await (const _ of model.generate(capital, { maxTokens: 3 }))
+      texts.push((await model.complete(capital, { maxTokens: 16 })).text);
+    expect(new Set(texts)).toEqual(new Set([answer]));
+  });
+
+  it('aborting one that was just woken forgets nobody', async () => {
+    const held = await model.sequence();
+    const controller = new AbortController();
+    const first = reasonOf(() => model.complete(capital, { signal: controller.signal }));
+    const second = model.complete(capital, { maxTokens: 16 });
+    await sleep(20);
+    await held.dispose();
+    controller.abort(reason);
+    expect(await first).toBe(reason);
+    expect((await second).text).toBe(answer);
+  });
+
   it('more generations than places: each gets its turn', async () => {
     const all = await Promise.all(Array.from({ length: 5 }, () => model.complete(capital, { maxTokens: 16 })));
     for (const { text } of all) expect(text).toBe(answer);
