@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -32,12 +32,16 @@ function mainThreadCpuMs(): number | undefined {
   }
 }
 
-/** A folder with these files, and the tiny model's tokenizer.json unless another is given. */
+const smallest = {
+  added_tokens: [{ id: 1, content: '<|im_start|>', special: true }],
+  model: { type: 'BPE', vocab: { a: 0 }, merges: [] },
+};
+
+/** A folder with these files, and a tokenizer of two tokens unless another is given. */
 function folder(name: string, files: Record<string, unknown>): TokenizerSource {
   const path = join(scratch, name);
   mkdirSync(path);
-  if (!('tokenizer.json' in files)) copyFileSync(join(tinyFolder, 'tokenizer.json'), join(path, 'tokenizer.json'));
-  for (const [file, content] of Object.entries(files)) {
+  for (const [file, content] of Object.entries({ 'tokenizer.json': smallest, ...files })) {
     writeFileSync(join(path, file), typeof content === 'string' ? content : JSON.stringify(content));
   }
   return { kind: 'folder', path };
@@ -63,16 +67,15 @@ describe.skipIf(reason)('the text worker', () => {
         await tokenizer.renderChat([{ role: 'user', content: text }]);
       });
     };
-    const delay = monitorEventLoopDelay({ resolution: 1 });
-    delay.enable();
-    await round();
-    delay.disable();
+    await round(); // compiles the code
     const before = mainThreadCpuMs();
+    const delay = monitorEventLoopDelay({ resolution: 1 });
+    if (before === undefined) delay.enable();
     await round();
-    // The promise is 5 ms on an idle machine. A clock also sees what other processes of a test run do, so its bound is wide;
-    // the processor time of the thread, 20 of the 1,500 ms that the work takes, is the sharp one
-    expect(delay.max / 1e6).toBeLessThan(300);
-    if (before !== undefined) expect(mainThreadCpuMs()! - before).toBeLessThan(200);
+    // The promise is a gap of 5 ms at most on an idle machine. In a test run a clock also sees what other processes do,
+    // so it is read only where the processor time of the thread is not to be had: 20 of the 1,500 ms that this work takes.
+    if (before === undefined) expect(delay.max / 1e6).toBeLessThan(300);
+    else expect(mainThreadCpuMs()! - before).toBeLessThan(150);
   }, 60_000);
 
   it('encodes a long text in parts to the ids of the whole', async () => {
@@ -88,24 +91,23 @@ describe.skipIf(reason)('the text worker', () => {
   });
 
   it('serves a short text while a long one is under way, and stops the long one on abort', async () => {
-    await opened({ kind: 'folder', path: tinyFolder }, async (tokenizer) => {
-      const controller = new AbortController();
-      let isDone = false;
-      const long = tokenizer.encode('some words and more of them '.repeat(100_000), { signal: controller.signal });
-      const settled = long
-        .catch((error) => error)
-        .finally(() => {
-          isDone = true;
-        });
-      expect((await tokenizer.encode('Hello')).length).toBe(1);
-      expect(isDone).toBe(false);
-      controller.abort(new Error('enough'));
-      expect(await settled).toEqual(new Error('enough'));
-      await expect(tokenizer.encode('x', { signal: AbortSignal.abort('before') })).rejects.toBe('before');
-      await expect(
-        openTokenizer({ kind: 'folder', path: tinyFolder }, { signal: AbortSignal.abort('no') }),
-      ).rejects.toBe('no');
-    });
+    const tokenizer = running!;
+    const controller = new AbortController();
+    let isDone = false;
+    const long = tokenizer.encode('some words and more of them '.repeat(100_000), { signal: controller.signal });
+    const settled = long
+      .catch((error) => error)
+      .finally(() => {
+        isDone = true;
+      });
+    expect((await tokenizer.encode('Hello')).length).toBe(1);
+    expect(isDone).toBe(false);
+    controller.abort(new Error('enough'));
+    expect(await settled).toEqual(new Error('enough'));
+    await expect(tokenizer.encode('x', { signal: AbortSignal.abort('before') })).rejects.toBe('before');
+    await expect(openTokenizer({ kind: 'folder', path: tinyFolder }, { signal: AbortSignal.abort('no') })).rejects.toBe(
+      'no',
+    );
   });
 
   it('rejects calls after dispose, which may be repeated', async () => {
@@ -144,23 +146,22 @@ describe.skipIf(reason)('the text worker', () => {
   });
 
   it('rejects wrong arguments', async () => {
-    await opened({ kind: 'folder', path: tinyFolder }, async (tokenizer) => {
-      await expect(tokenizer.encode(7 as never)).rejects.toEqual(fails('INVALID_ARGUMENT', 'text'));
-      await expect(tokenizer.renderChat('Hello' as never)).rejects.toEqual(fails('INVALID_ARGUMENT', 'messages'));
-      await expect(tokenizer.renderChat([{ role: 'user', content: () => 'Hello' }])).rejects.toEqual(
-        fails('INVALID_ARGUMENT', 'plain data'),
-      );
-      const circle: { role: string; content?: unknown } = { role: 'user' };
-      circle.content = circle;
-      await expect(tokenizer.renderChat([circle])).rejects.toEqual(fails('INVALID_ARGUMENT', 'plain data'));
-      for (const id of [-1, 49152, 1.5, Number.NaN]) {
-        await expect(tokenizer.decode([1, id])).rejects.toEqual(fails('TOKEN_OUT_OF_RANGE', 'ids[1]'));
-      }
-      expect(() => tokenizer.stream().push(-1)).toThrow(fails('TOKEN_OUT_OF_RANGE'));
-      expect(tokenizer.stream().push(49152)).toBe('');
-      expect(await tokenizer.decode([])).toBe('');
-      expect((await tokenizer.encode('')).length).toBe(0);
-    });
+    const tokenizer = running!;
+    await expect(tokenizer.encode(7 as never)).rejects.toEqual(fails('INVALID_ARGUMENT', 'text'));
+    await expect(tokenizer.renderChat('Hello' as never)).rejects.toEqual(fails('INVALID_ARGUMENT', 'messages'));
+    await expect(tokenizer.renderChat([{ role: 'user', content: () => 'Hello' }])).rejects.toEqual(
+      fails('INVALID_ARGUMENT', 'plain data'),
+    );
+    const circle: { role: string; content?: unknown } = { role: 'user' };
+    circle.content = circle;
+    await expect(tokenizer.renderChat([circle])).rejects.toEqual(fails('INVALID_ARGUMENT', 'plain data'));
+    for (const id of [-1, 49152, 1.5, Number.NaN]) {
+      await expect(tokenizer.decode([1, id])).rejects.toEqual(fails('TOKEN_OUT_OF_RANGE', 'ids[1]'));
+    }
+    expect(() => tokenizer.stream().push(-1)).toThrow(fails('TOKEN_OUT_OF_RANGE'));
+    expect(tokenizer.stream().push(49152)).toBe('');
+    expect(await tokenizer.decode([])).toBe('');
+    expect((await tokenizer.encode('')).length).toBe(0);
   });
 });
 
