@@ -29,7 +29,7 @@ function decodeEntries(sequences: number, tokens: number) {
 export async function main(args: string[]): Promise<void> {
   const facts = await describeMachine(`npm run bench -- boundary ${args.join(' ')}`.trim());
   printMachine(facts);
-  const { session } = await open(tinyModel());
+  const { session } = await open(await tinyModel());
   const words = stepOf({ ids: [1] });
   let running: Promise<unknown> | undefined;
   const bench = new Bench({ time: 1000, warmupTime: 200 });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "error.h"
@@ -109,6 +110,9 @@ void read_sampling(Reader& reader, Step& step, int32_t history, int32_t biases, 
   check_ranges(step.bias_first, biases, "bias_first");
   check_range(step.history, 0, limits.vocab, "history");
   check_range(step.bias_ids, 0, limits.vocab, "bias_ids");
+  for (const float value : step.bias_values)
+    if (std::isnan(value) || value > std::numeric_limits<float>::max())
+      throw Error(Code::invalid_argument, "step: bias_values", "numbers or -infinity", std::to_string(value));
   for (const SampleOptions& options : step.sampling) {
     const bool finite = std::isfinite(options.temperature) && std::isfinite(options.top_p) && std::isfinite(options.min_p) &&
                         std::isfinite(options.repetition_penalty) && std::isfinite(options.presence_penalty) &&

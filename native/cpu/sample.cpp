@@ -87,6 +87,8 @@ class Falling {
   std::vector<Candidate> heap_;
 };
 
+constexpr int32_t kNoToken = -1;
+
 class Sampler {
  public:
   Sampler(const Sample& a, const Step& step) : a_(a), step_(step), kernels_(kKernels.active()) {}
@@ -95,9 +97,8 @@ class Sampler {
     const SampleOptions& options = step_.sampling[static_cast<size_t>(row)];
     const float* logits = adjusted(row, options);
     const float max = kernels_.max(logits, a_.vocab);
-    if (!std::isfinite(max))
-      throw Error(Code::invalid_argument, "sample: logits of row " + std::to_string(row), "a finite maximum",
-                  std::to_string(max));
+    // one hopeless row must not end the step of its mates
+    if (!std::isfinite(max)) return kNoToken;
     if (options.temperature == 0) return static_cast<int32_t>(kernels_.find(logits, a_.vocab, max));
     return draw(logits, max, options);
   }

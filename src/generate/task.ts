@@ -1,3 +1,4 @@
+import { mismatch } from '../errors.js';
 import type { SequenceState } from '../state/sequence-state.js';
 import type { Sampler } from './sampling.js';
 import type { Draft, Speculator } from './speculation.js';
@@ -75,6 +76,8 @@ export interface Queued {
 
 /** Appends a chosen token; whether the task goes on. */
 export function take(task: Task, id: number): boolean {
+  if (id < 0)
+    throw mismatch('INVALID_ARGUMENT', 'logits', 'a token to choose', 'NaN, or every token forbidden by logitBias');
   task.state.ids.push(id);
   return (task.onToken?.(id) ?? false) && task.state.ids.length < task.capacity;
 }

@@ -1,5 +1,6 @@
 import { mismatch } from '../errors.js';
 import { opcodes, signatureHash } from '../ops/opcodes.gen.js';
+import { turn } from '../turn.js';
 import type { Graph, Node, StateSpec, WeightSpec } from './graph.js';
 import { planArena } from './plan.js';
 import { printProgram } from './print.js';
@@ -44,18 +45,24 @@ const symbolNumber = { t: 1, seqs: 2, rows: 3 } as const;
 const stateNumber = { kv: 0, conv: 1, scan: 2 } as const;
 const formNumber = { f32: 0, matrix: 1 } as const;
 const arenaUnit = 64;
+/** Nodes lowered before the event loop gets its turn: well under a millisecond's work. */
+const nodesATurn = 32;
 
 export const boundOf = (dim: Dim, bounds: Bounds): number =>
   typeof dim === 'number' ? dim : dim.times * bounds[dim.symbol];
 
-/** Lowers a graph to a program: buffers with places in one arena, then the ops in order. */
-export function compile(graph: Graph, outputs: { logits: Tensor; ids?: Tensor }, options: CompileOptions): Program {
+/** Lowers a graph to a program: buffers with places in one arena, then the ops in order. Gives the event loop its turns. */
+export async function compile(
+  graph: Graph,
+  outputs: { logits: Tensor; ids?: Tensor },
+  options: CompileOptions,
+): Promise<Program> {
   const { bounds } = options;
   for (const [name, value] of Object.entries(bounds))
     if (!Number.isInteger(value) || value < 1)
       throw mismatch('INVALID_ARGUMENT', `bounds.${name}`, 'a positive integer', value);
   const nodes = reachable(graph, Object.values(outputs));
-  const plan = planArena(graph, nodes, Object.values(outputs), bounds, options.keepAll ?? false);
+  const plan = await planArena(graph, nodes, Object.values(outputs), bounds, options.keepAll ?? false);
 
   const buffers: number[] = [];
   const numbers = new Map<number, number>();
@@ -69,7 +76,8 @@ export function compile(graph: Graph, outputs: { logits: Tensor; ids?: Tensor },
   };
   const f32Bits = new DataView(new ArrayBuffer(4));
   const records: number[] = [];
-  for (const node of nodes) {
+  for (const [at, node] of nodes.entries()) {
+    if (at % nodesATurn === nodesATurn - 1) await turn();
     const { name, inputs, outputs: results, attrs } = node.declaration;
     const record = [opcodes[name as keyof typeof opcodes], 0];
     for (const key of Object.keys(inputs)) {

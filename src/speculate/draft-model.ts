@@ -36,6 +36,7 @@ class ModelDrafter implements Drafter {
   /** Where guesses are made. */
   readonly #guess: SequenceState;
   readonly #sampler: Sampler;
+  #work: Promise<unknown> = Promise.resolve();
 
   constructor(
     scheduler: Scheduler,
@@ -50,7 +51,13 @@ class ModelDrafter implements Drafter {
     this.#sampler = new Sampler(target.sampling, vocab);
   }
 
-  async propose({ ids, limit }: DraftRequest): Promise<Draft> {
+  propose(request: DraftRequest): Promise<Draft> {
+    const work = this.#draft(request);
+    this.#work = work;
+    return work;
+  }
+
+  async #draft({ ids, limit }: DraftRequest): Promise<Draft> {
     const room = Math.min(limit, this.#scheduler.limits.context - ids.length);
     if (room <= 0) return { ids: [] };
     const settled = this.#settled;
@@ -80,7 +87,8 @@ class ModelDrafter implements Drafter {
     return { ids: draft };
   }
 
-  dispose(): void {
+  async dispose(): Promise<void> {
+    await this.#work.catch(() => {});
     this.#scheduler.close(this.#settled);
     this.#scheduler.close(this.#guess);
   }

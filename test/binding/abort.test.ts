@@ -7,8 +7,8 @@ let slow: Opened;
 let tiny: Opened;
 
 beforeAll(async () => {
-  slow = await open(slowModel());
-  tiny = await open(tinyModel());
+  slow = await open(await slowModel());
+  tiny = await open(await tinyModel());
 });
 afterAll(() => {
   slow.session.close();
@@ -60,7 +60,7 @@ it('after: nothing happens', async () => {
 });
 
 it('an aborted step loses its sequence and no other', async () => {
-  const { session } = await open(slowModel());
+  const { session } = await open(await slowModel());
   await expect(session.step(slowStep(), {}, AbortSignal.timeout(20))).rejects.toMatchObject({ name: 'TimeoutError' });
   await expect(session.save(0, new Int32Array(0))).rejects.toMatchObject({ code: 'INVALID_STATE' });
   session.close();

@@ -9,7 +9,7 @@ const native = addon() as unknown as Record<keyof NativeAddon, (...args: unknown
 let opened: Opened;
 
 beforeAll(async () => {
-  opened = await open(tinyModel());
+  opened = await open(await tinyModel());
 });
 afterAll(() => {
   opened.session.close();
@@ -140,7 +140,7 @@ describe('handles', () => {
   });
 
   it('closed twice, and used after', async () => {
-    const { session, weights, program } = await open(tinyModel());
+    const { session, weights, program } = await open(await tinyModel());
     for (const item of [session, weights, program]) {
       item.close();
       item.close();
@@ -157,7 +157,7 @@ describe('handles', () => {
   });
 
   it('closed while steps are queued: they still run', async () => {
-    const { session, weights, program } = await open(tinyModel());
+    const { session, weights, program } = await open(await tinyModel());
     const steps = Array.from({ length: 20 }, () => session.step(stepOf({ ids: [1, 2, 3] }), { ids: true }));
     for (const item of [session, weights, program]) item.close();
     for (const { ids } of await Promise.all(steps)) expect(ids).toHaveLength(1);

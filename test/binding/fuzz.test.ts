@@ -6,7 +6,7 @@ import { parseProgram } from '../../src/native/index.js';
 import { type Opened, open, stepOf, tinyModel } from './support.js';
 
 const seed = 20260701;
-const model = tinyModel();
+const model = await tinyModel();
 let opened: Opened;
 
 beforeAll(async () => {

@@ -7,14 +7,14 @@ const say = (text: string): void => void process.stdout.write(`${text}\n`);
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function tinyResult(threads = 1): Promise<string> {
-  const { session } = await open(tinyModel(), threads);
+  const { session } = await open(await tinyModel(), threads);
   const { logits } = await session.step(stepOf({ ids: [1, 2, 3], rows: [0, 1, 2] }), { logits: true });
   return logits!.join();
 }
 
 /** Returns while a slow step runs. */
 async function begin(): Promise<{ running: Promise<unknown> }> {
-  const { session } = await open(slowModel());
+  const { session } = await open(await slowModel());
   const running = session.step(slowStep(), { logits: true });
   await sleep(50);
   return { running };
@@ -37,7 +37,7 @@ const scenarios: Record<string, () => Promise<unknown>> = {
   },
   // Nothing but the pending promise keeps the process alive.
   async pending() {
-    const { session } = await open(slowModel(20));
+    const { session } = await open(await slowModel(20));
     session.step(slowStep(), { logits: true }).then(({ logits }) => say(`${logits?.length} logits`));
   },
   // 2.4 GB of handles that nobody closes: the collector knows their size, so it runs in time.
@@ -55,12 +55,12 @@ const scenarios: Record<string, () => Promise<unknown>> = {
     process.exit(7);
   },
   async 'exit with a queue'() {
-    const { session } = await open(slowModel(20));
+    const { session } = await open(await slowModel(20));
     for (let i = 0; i < 100; i++) session.step(slowStep()).catch(() => {});
     process.exit(7);
   },
   async 'exit while loading'() {
-    open(slowModel());
+    open(await slowModel());
     setImmediate(() => process.exit(7));
   },
   async 'throw mid-step'() {

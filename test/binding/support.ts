@@ -44,7 +44,7 @@ function matrixOf(graph: Graph, name: string, shape: readonly number[]) {
 }
 
 /** Embedding, convolution, attention, head, sampler. */
-export function tinyModel({ vocab: size = vocab, t = 32, rows = 32 } = {}): TestModel {
+export async function tinyModel({ vocab: size = vocab, t = 32, rows = 32 } = {}): Promise<TestModel> {
   const dim = 32;
   const graph = new Graph();
   const shapes = { embedding: [size, dim], conv: [dim, 4], q: [dim, dim], k: [dim, dim], v: [dim, dim] };
@@ -69,12 +69,12 @@ export function tinyModel({ vocab: size = vocab, t = 32, rows = 32 } = {}): Test
   const wanted = gatherRows({ x: attended, index: graph.input('rows') }).y; // [rows, dim]
   const logits = linear({ x: wanted, weight: embed, scale: 1, exact: true }).y; // [rows, vocab]
   const { ids } = sample({ logits });
-  const program = compile(graph, { logits, ids }, { bounds: { t, seqs: 4, rows } });
+  const program = await compile(graph, { logits, ids }, { bounds: { t, seqs: 4, rows } });
   return { program, file: safetensors(shapes) };
 }
 
 /** One step of 256 tokens takes this program seconds. */
-export function slowModel(layers = 1500): TestModel {
+export async function slowModel(layers = 1500): Promise<TestModel> {
   const dim = 1024;
   const graph = new Graph();
   const shapes = { embedding: [vocab, dim], w: [dim, dim] };
@@ -88,7 +88,10 @@ export function slowModel(layers = 1500): TestModel {
     scale: 1,
     exact: true,
   }).y;
-  return { program: compile(graph, { logits }, { bounds: { t: 256, seqs: 1, rows: 1 } }), file: safetensors(shapes) };
+  return {
+    program: await compile(graph, { logits }, { bounds: { t: 256, seqs: 1, rows: 1 } }),
+    file: safetensors(shapes),
+  };
 }
 
 export interface Opened {

@@ -14,7 +14,7 @@ async function longestGap(work: () => Promise<unknown>): Promise<number> {
 
 it('logits of many rows arrive whole', async () => {
   const vocab = 50_000;
-  const { session } = await open(tinyModel({ vocab }));
+  const { session } = await open(await tinyModel({ vocab }));
   const ids = Array.from({ length: 32 }, (_, i) => i * 1000);
   const rows = ids.map((_, i) => i);
   const words = stepOf({ ids, rows, pages: [0, 1] });
@@ -55,7 +55,7 @@ it('info of a file with many tensors', async () => {
 });
 
 it('a step copies its words', async () => {
-  const { session } = await open(tinyModel());
+  const { session } = await open(await tinyModel());
   const expected = await session.step(stepOf({ ids: [1, 2, 3] }), { ids: true });
   const words = stepOf({ ids: [1, 2, 3] });
   const running = session.step(words, { ids: true });
@@ -65,7 +65,7 @@ it('a step copies its words', async () => {
 });
 
 it('copies of slots and pages are in order with the steps', async () => {
-  const { session } = await open(tinyModel());
+  const { session } = await open(await tinyModel());
   const prompt = session.step(stepOf({ ids: [1, 2, 3], pages: [0] }));
   const copied = session.copy(Int32Array.of(0, 1), Int32Array.of(0, 5));
   const one = session.step(stepOf({ ids: [9], decode: true, length: 3, pages: [0] }), { logits: true });

@@ -13,7 +13,7 @@ async function programOf(raw: RawConfig): Promise<{ text: string; values: (Float
   const named = await model.tensors(raw);
   const tensors = named.map(({ name, shape }): StoredTensor => ({ name, shape, dtype: 'f32', bytes: 0 }));
   const { graph, logits } = await model.build(raw, safetensorsCheckpoint(tensors));
-  const program = compile(graph, { logits }, { bounds: { t: 8, seqs: 2, rows: 2 } });
+  const program = await compile(graph, { logits }, { bounds: { t: 8, seqs: 2, rows: 2 } });
   return { text: program.print(), values: graph.weights.map(({ values }) => values) };
 }
 

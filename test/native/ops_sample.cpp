@@ -297,18 +297,17 @@ const Test extremes("sample: extreme options and logits", [] {
   });
 });
 
-const Test errors("sample: logits that are no numbers, unknown tokens and missing options are errors", [] {
+const Test errors("sample: hopeless rows choose no token; unknown tokens are errors", [] {
   at_every_level([](const std::string&) {
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInfinity})
       for (const int at : {0, 9, 10})
         for (const float temperature : {0.0f, 1.0f}) {
           Rows logits(1, 11);
           logits.fill(1).at(0, at) = bad;
-          expect_error(Code::invalid_argument,
-                       [&] { choose_one(logits, {.options = options(temperature)}); });
+          expect(choose_one(logits, {.options = options(temperature)}) == -1, "no token of a row that is no numbers");
         }
     Rows all_banned = row_of({-kInfinity, -kInfinity});
-    expect_error(Code::invalid_argument, [&] { choose_one(all_banned, {}); });
+    expect(choose_one(all_banned, {}) == -1, "no token where all are banned");
     Rows logits = row_of({1, 2});
     RowInput row{.bias_ids = {2}, .bias_values = {1}};
     expect_error(Code::token_out_of_range, [&] { choose_one(logits, row); });
