@@ -1,6 +1,8 @@
 import { createInterface } from 'node:readline/promises';
+import type { GenerateOptions } from '../generate/options.js';
+import type { Model } from '../model.js';
 import type { ChatMessage } from '../text/index.js';
-import { interruptSignal, loadWithProgress, type ModelFlags, samplingOf } from './options.js';
+import { interruptSignal, loadWithProgress, type ModelFlags, samplingOf, speculationOf } from './options.js';
 
 interface Flags extends ModelFlags {
   system?: string;
@@ -10,7 +12,12 @@ interface Flags extends ModelFlags {
 export async function chat(flags: Flags): Promise<void> {
   const loading = interruptSignal();
   await using model = await loadWithProgress(flags, loading.signal);
+  await using drafting = await speculationOf(flags, loading.signal);
   loading.release();
+  const options: GenerateOptions = {
+    ...samplingOf(flags),
+    ...(drafting.speculate ? { speculate: drafting.speculate } : {}),
+  };
   const terminal = createInterface({
     input: process.stdin,
     output: process.stdout,
@@ -26,21 +33,17 @@ export async function chat(flags: Flags): Promise<void> {
   for await (const line of terminal) {
     if (line.trim() !== '') {
       messages.push({ role: 'user', content: line });
-      messages.push({ role: 'assistant', content: await answer(model, messages, flags) });
+      messages.push({ role: 'assistant', content: await answer(model, messages, options) });
     }
     show();
   }
 }
 
-async function answer(
-  model: Awaited<ReturnType<typeof loadWithProgress>>,
-  messages: readonly ChatMessage[],
-  flags: Flags,
-): Promise<string> {
+async function answer(model: Model, messages: readonly ChatMessage[], options: GenerateOptions): Promise<string> {
   const { signal, release } = interruptSignal();
   let text = '';
   try {
-    for await (const piece of model.generate(messages, { ...samplingOf(flags), signal })) {
+    for await (const piece of model.generate(messages, { ...options, signal })) {
       text += piece.text;
       process.stdout.write(piece.text);
     }

@@ -1,6 +1,6 @@
 import { text as readAll } from 'node:stream/consumers';
 import { CrosscurrentError } from '../errors.js';
-import { interruptSignal, loadWithProgress, type ModelFlags, samplingOf } from './options.js';
+import { interruptSignal, loadWithProgress, type ModelFlags, samplingOf, speculationOf } from './options.js';
 
 interface Flags extends ModelFlags {
   raw?: boolean;
@@ -17,7 +17,9 @@ export async function generate(argument: string | undefined, flags: Flags): Prom
   const { signal, release } = interruptSignal();
   try {
     await using model = await loadWithProgress(flags, signal);
-    const generation = model.generate(prompt, { ...samplingOf(flags), raw: flags.raw ?? false, signal });
+    await using drafting = await speculationOf(flags, signal);
+    const speculate = drafting.speculate ? { speculate: drafting.speculate } : {};
+    const generation = model.generate(prompt, { ...samplingOf(flags), ...speculate, raw: flags.raw ?? false, signal });
     if (flags.json) {
       const result = await generation.completion();
       process.stdout.write(

@@ -30,6 +30,10 @@ function withModelOptions(command: Command): Command {
     .option('--repetition-penalty <x>', 'above 1: fewer repetitions', number)
     .option('--seed <n>', 'makes sampling reproducible', integer)
     .option('--context <n>', 'most tokens of prompt and answer together', integer)
+    .option(
+      '--speculate <drafter>',
+      'tiny, lookup, lookahead, none, or the path of a smaller model with the same tokenizer',
+    )
     .option('--threads <n>', 'threads of a step', integer)
     .addOption(new Option('--activations <mode>', 'precision of activations').choices(['fast', 'exact']));
 }

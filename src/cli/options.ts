@@ -1,6 +1,8 @@
 import type { SamplingOptions } from '../generate/sampling.js';
+import type { Speculation } from '../generate/speculation.js';
 import { type LoadOptions, load } from '../load.js';
 import type { Model } from '../model.js';
+import { draftModel, lookahead, promptLookup } from '../speculate/index.js';
 import { progressBar } from './progress.js';
 
 export interface ModelFlags {
@@ -14,6 +16,7 @@ export interface ModelFlags {
   seed?: number;
   context?: number;
   threads?: number;
+  speculate?: string;
   activations?: 'fast' | 'exact';
 }
 
@@ -51,4 +54,17 @@ export function interruptSignal(): { signal: AbortSignal; release: () => void } 
   const stop = (): void => controller.abort();
   process.once('SIGINT', stop);
   return { signal: controller.signal, release: () => process.removeListener('SIGINT', stop) };
+}
+
+/** The drafter that `--speculate` names, with the draft model it may have loaded. */
+export async function speculationOf(
+  flags: ModelFlags,
+  signal: AbortSignal,
+): Promise<AsyncDisposable & { readonly speculate?: Speculation }> {
+  const name = flags.speculate ?? 'none';
+  if (name === 'none') return { [Symbol.asyncDispose]: async () => {} };
+  if (name === 'lookup') return { speculate: promptLookup(), [Symbol.asyncDispose]: async () => {} };
+  if (name === 'lookahead') return { speculate: lookahead(), [Symbol.asyncDispose]: async () => {} };
+  const draft = await load(name === 'tiny' ? undefined : name, { ...pick(flags, 'context', 'threads'), signal });
+  return { speculate: draftModel(draft), [Symbol.asyncDispose]: () => draft.dispose() };
 }
