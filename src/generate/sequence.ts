@@ -169,11 +169,10 @@ export async function restoreState(host: GenerationHost, state: SequenceState, b
   const nodes = Array.from({ length: accepted }, (_, i) => word(saveHeaderWords + i));
   if (nodes.some((node, i) => node < 0 || node <= (nodes[i - 1] ?? -1)))
     throw wrong('accepted nodes', 'rising numbers', nodes);
-  append(
-    state,
-    Array.from({ length: tokens }, (_, i) => word(idsAt + i)),
-    host,
-  );
+  const ids = Array.from({ length: tokens }, (_, i) => word(idsAt + i));
+  const stray = ids.find((id) => id < 0 || id >= host.vocab);
+  if (stray !== undefined) throw wrong('token', `0..${host.vocab - 1}`, stray);
+  append(state, ids, host);
   const processed = length + accepted;
   if (processed > 0) await host.scheduler.restore(state, bytes.subarray(nativeAt), processed);
   else if (bytes.length !== nativeAt) throw wrong('size', `${nativeAt} bytes`, bytes.length);
