@@ -1,7 +1,7 @@
 /**
  * Whole models, interleaved with node-llama-cpp on the same files: prefill, decode, load time, memory.
  *
- * Each runner is a process kept alive; every round asks each in turn, so that what the machine does meanwhile falls on all. A measurement whose process got less than
+ * Each runner is a process kept alive; every round asks each in turn, so that what the machine does meanwhile falls on all. `--cases` also knows decode-2048 and prefill-2048. A measurement whose process got less than
  * `cleanShare` of a core's time was disturbed: its round counts only for the ratio of CPU times, where waiting does not show.
  */
 import { existsSync } from 'node:fs';
@@ -10,6 +10,12 @@ import { describeMachine, modelFiles, printMachine, root, saveResult } from './l
 import { type Loaded, type Measured, Runner, type Timing } from './lib/runner.js';
 import { type Spread, show, spread } from './lib/statistics.js';
 
+const cases: Readonly<Record<string, Case>> = {
+  'decode-32': { name: 'decode after 32', prompt: 32, tokens: 128, phase: 'decode' },
+  'prefill-512': { name: 'prefill 512', prompt: 512, tokens: 0, phase: 'prefill' },
+  'decode-2048': { name: 'decode after 2048', prompt: 2048, tokens: 32, phase: 'decode' },
+  'prefill-2048': { name: 'prefill 2048', prompt: 2048, tokens: 0, phase: 'prefill' },
+};
 const cleanShare = 0.9;
 
 interface Case {
@@ -41,7 +47,7 @@ export async function main(args: string[]): Promise<void> {
       rounds: { type: 'string', default: '7' },
       threads: { type: 'string', default: '1' },
       models: { type: 'string', default: Object.keys(modelFiles).join(',') },
-      long: { type: 'boolean', default: false },
+      cases: { type: 'string', default: 'decode-32,prefill-512' },
       'no-peer': { type: 'boolean', default: false },
     },
   });
@@ -61,7 +67,7 @@ export async function main(args: string[]): Promise<void> {
       results.push({
         model: name,
         threads,
-        ...(await compare(name, path, runners, { rounds, threads, long: values.long })),
+        ...(await compare(name, path, runners, { rounds, threads, cases: values.cases.split(',') })),
       });
     } finally {
       for (const runner of runners) runner.stop();
@@ -74,17 +80,8 @@ async function compare(
   name: string,
   path: string,
   runners: readonly Runner[],
-  { rounds, threads, long }: { rounds: number; threads: number; long: boolean },
+  { rounds, threads, cases: chosen }: { rounds: number; threads: number; cases: readonly string[] },
 ) {
-  const cases: Case[] = [
-    { name: 'decode after 32', prompt: 32, tokens: 128, phase: 'decode' },
-    { name: 'prefill 512', prompt: 512, tokens: 0, phase: 'prefill' },
-  ];
-  if (long)
-    cases.push(
-      { name: 'prefill 2048', prompt: 2048, tokens: 0, phase: 'prefill' },
-      { name: 'decode after 2048', prompt: 2048, tokens: 32, phase: 'decode' },
-    );
   const load: Record<string, Loaded & { peakRssMB: number }> = {};
   console.log(`\n${name}, ${threads} thread${threads === 1 ? '' : 's'}`);
   for (const runner of runners) {
@@ -96,7 +93,7 @@ async function compare(
     console.log(`  ${runner.name}: ${figures}; peak RSS of 64 tokens ${peakRssMB.toFixed(0)} MB (${loaded.isa ?? ''})`);
   }
   const results: CaseResult[] = [];
-  for (const one of cases) {
+  for (const one of chosen.flatMap((name) => cases[name] ?? [])) {
     const timings = runners.map((): Timing[] => []);
     const counts = runners.map((): number[] => []);
     for (let round = 0; round < rounds; round++) {

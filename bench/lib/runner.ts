@@ -67,7 +67,7 @@ export class Runner {
   }
 
   stop(): void {
-    this.#child.disconnect();
+    if (this.#child.connected) this.#child.disconnect();
   }
 
   #call<T>(command: string, options: object): Promise<T> {
