@@ -70,6 +70,9 @@ program
   .option('--json', 'one JSON array')
   .action(devicesCommand);
 
+// `crosscurrent generate … | head` closes the pipe early: nobody is left to write for
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -53,6 +53,11 @@ export class Generation implements AsyncIterable<Piece> {
     return this.#stats;
   }
 
+  /** The tokens of the prompt; empty until the first piece is asked for. */
+  get promptIds(): readonly number[] {
+    return this.#promptIds;
+  }
+
   async completion(): Promise<Completion> {
     const ids: number[] = [];
     let text = '';
