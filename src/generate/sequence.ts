@@ -174,6 +174,12 @@ export async function restoreState(host: GenerationHost, state: SequenceState, b
   if (stray !== undefined) throw wrong('token', `0..${host.vocab - 1}`, stray);
   append(state, ids, host);
   const processed = length + accepted;
+  if (accepted > 0) {
+    // the fourth word of the native state: nodes that wait to be accepted
+    const pending = bytes.length >= nativeAt + 16 ? view.getInt32(nativeAt + 12, true) : 0;
+    const last = nodes.at(-1) as number;
+    if (last >= pending) throw wrong('accepted nodes', `below ${pending}`, last);
+  }
   if (processed > 0) await host.scheduler.restore(state, bytes.subarray(nativeAt), processed);
   else if (bytes.length !== nativeAt) throw wrong('size', `${nativeAt} bytes`, bytes.length);
   state.length = length;

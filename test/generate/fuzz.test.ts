@@ -43,20 +43,17 @@ it('saved sequences', { timeout: 120_000 }, async () => {
         else if ((change.at & ~3) + 4 <= bytes.length) view.setInt32(change.at & ~3, change.word, true);
       }
       try {
-        const sequence = await model.restore(bytes);
-        if (taken++ % 8 === 0) {
-          const room = model.info.context - sequence.length;
-          if (sequence.length > 0 && room > 0)
-            await sequence.generate({ maxTokens: Math.min(room, 2), ignoreEos: true, temperature: 1 }).completion();
-        }
-        await sequence.dispose();
+        await using sequence = await model.restore(bytes);
+        const room = model.info.context - sequence.length;
+        if (taken++ % 8 === 0 && sequence.length > 0 && room > 0)
+          await sequence.generate({ maxTokens: Math.min(room, 2), ignoreEos: true, temperature: 1 }).completion();
       } catch (error) {
         expect(error).toBeInstanceOf(CrosscurrentError);
         expect((error as CrosscurrentError).code).toBe('INVALID_STATE');
         refused++;
       }
     }),
-    { seed, numRuns: savedRuns },
+    { seed, numRuns: savedRuns, timeout: 5000 },
   );
   // both ways out were taken, and no place was lost
   expect(taken).toBeGreaterThan(100);
@@ -106,7 +103,7 @@ it('configs', { timeout: 120_000 }, async () => {
         expect((error as CrosscurrentError).code).not.toBe('INTERNAL');
       }
     }),
-    { seed, numRuns: configRuns },
+    { seed, numRuns: configRuns, timeout: 10_000 },
   );
   expect(loaded).toBeGreaterThan(20);
   expect(loaded).toBeLessThan(configRuns);
