@@ -43,12 +43,12 @@ class Weights {
 };
 
 struct SessionOptions {
-  int32_t slots = 1;        // sequences that can hold state
-  int32_t pages = 0;        // of the kv caches together
+  int32_t slots = 1;  // sequences that can hold state
+  int32_t pages = 0;  // of the kv caches together
   int32_t page_tokens = 32;
-  int32_t window = 64;      // most pending tokens of a sequence
-  int32_t threads = 0;      // 0: the pool's
-  bool exact = false;       // activations of matrix products stay f32
+  int32_t window = 64;  // most pending tokens of a sequence
+  int32_t threads = 0;  // 0: the pool's
+  bool exact = false;   // activations of matrix products stay f32
 };
 
 struct SessionBytes {
@@ -77,9 +77,12 @@ class Backend {
   virtual ~Backend() = default;
   // Reads, checks and packs. One missing_tensors error lists every missing or misshapen tensor.
   virtual std::shared_ptr<Weights> load(std::shared_ptr<TensorStore> store, const Program& program,
-                                        const std::vector<WeightSpec>& specs, const Progress& progress, Cancel cancel) = 0;
-  // Memory is refused (out_of_memory) before it is taken; missing_kernel lists every (op, dtype) without a kernel.
-  virtual std::unique_ptr<Session> session(std::shared_ptr<const Program> program, std::shared_ptr<Weights> weights,
+                                        const std::vector<WeightSpec>& specs, const Progress& progress,
+                                        Cancel cancel) = 0;
+  // Memory is refused (out_of_memory) before it is taken; missing_kernel lists every (op, dtype) without a
+  // kernel.
+  virtual std::unique_ptr<Session> session(std::shared_ptr<const Program> program,
+                                           std::shared_ptr<Weights> weights,
                                            const SessionOptions& options) = 0;
 };
 

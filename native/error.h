@@ -31,10 +31,22 @@ enum class Code : uint8_t {
 
 constexpr std::string_view code_name(Code code) {
   constexpr std::string_view names[] = {
-      "INVALID_ARGUMENT", "INVALID_FILE",       "UNSUPPORTED_FORMAT", "IO",
-      "FILE_CHANGED",     "MISSING_TENSORS",    "INVALID_PROGRAM",    "MISSING_KERNEL",
-      "INVALID_STATE",    "TOKEN_OUT_OF_RANGE", "CONTEXT_OVERFLOW",   "OUT_OF_MEMORY",
-      "DEVICE_UNAVAILABLE", "DISPOSED",         "ABORTED",            "INTERNAL",
+      "INVALID_ARGUMENT",
+      "INVALID_FILE",
+      "UNSUPPORTED_FORMAT",
+      "IO",
+      "FILE_CHANGED",
+      "MISSING_TENSORS",
+      "INVALID_PROGRAM",
+      "MISSING_KERNEL",
+      "INVALID_STATE",
+      "TOKEN_OUT_OF_RANGE",
+      "CONTEXT_OVERFLOW",
+      "OUT_OF_MEMORY",
+      "DEVICE_UNAVAILABLE",
+      "DISPOSED",
+      "ABORTED",
+      "INTERNAL",
   };
   return names[static_cast<int>(code)];
 }

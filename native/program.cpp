@@ -31,8 +31,16 @@ void check_between(const std::string& operand, int64_t value, int64_t low, int64
 Buffer parse_buffer(std::span<const int32_t> w, int number) {
   const std::string label = "buffer " + std::to_string(number);
   check_between(label + " role", w[0], 0, 3);
-  const Buffer buffer{static_cast<Role>(w[0]), static_cast<DType>(w[1]), w[2], static_cast<Symbol>(w[3]), w[4],
-                      {w[5], w[6], w[7]},      w[8],                     w[9], w[10],                     w[11]};
+  const Buffer buffer{static_cast<Role>(w[0]),
+                      static_cast<DType>(w[1]),
+                      w[2],
+                      static_cast<Symbol>(w[3]),
+                      w[4],
+                      {w[5], w[6], w[7]},
+                      w[8],
+                      w[9],
+                      w[10],
+                      w[11]};
   if (buffer.dtype != DType::f32 && buffer.dtype != DType::i32) wrong(label + " dtype", "f32 or i32", w[1]);
   check_between(label + " rank", buffer.rank, 0, 4);
   check_between(label + " symbol", w[3], 0, 3);
@@ -47,19 +55,22 @@ Buffer parse_buffer(std::span<const int32_t> w, int number) {
   }
   check_between(label + " index", buffer.index, 0, INT32_MAX);
   check_between(label + " offset", buffer.offset, 0, INT32_MAX);
-  if (buffer.role != Role::state && buffer.row_stride < row) wrong(label + " row stride", ">= " + std::to_string(row), buffer.row_stride);
+  if (buffer.role != Role::state && buffer.row_stride < row)
+    wrong(label + " row stride", ">= " + std::to_string(row), buffer.row_stride);
   if (buffer.role != Role::scratch && buffer.offset != 0) wrong(label + " offset", "0", buffer.offset);
   return buffer;
 }
 
-void check_storage(const Buffer& buffer, int number, const Program& program, int32_t weights, int32_t states) {
+void check_storage(const Buffer& buffer, int number, const Program& program, int32_t weights,
+                   int32_t states) {
   const std::string label = "buffer " + std::to_string(number);
   const int64_t lead = buffer.lead(program.bounds);
   switch (buffer.role) {
     case Role::weight: {
       check_between(label + " weight", buffer.index, 0, int64_t{weights} - 1);
       check_between(label + " form", buffer.detail, 0, 1);
-      if (buffer.symbol != Symbol::constant || buffer.rank < 1) wrong(label, "a weight of fixed shape", "another");
+      if (buffer.symbol != Symbol::constant || buffer.rank < 1)
+        wrong(label, "a weight of fixed shape", "another");
       int64_t elements = lead;
       for (const int32_t dim : buffer.inner) {
         elements *= dim;
@@ -72,8 +83,10 @@ void check_storage(const Buffer& buffer, int number, const Program& program, int
     }
     case Role::input: {
       check_between(label + " input", buffer.index, 0, 2);
-      const Symbol symbol = static_cast<StepInput>(buffer.index) == StepInput::rows ? Symbol::rows : Symbol::t;
-      if (buffer.dtype != DType::i32 || buffer.rank != 1 || buffer.symbol != symbol || buffer.times != 1 || buffer.row_stride != 1)
+      const Symbol symbol =
+          static_cast<StepInput>(buffer.index) == StepInput::rows ? Symbol::rows : Symbol::t;
+      if (buffer.dtype != DType::i32 || buffer.rank != 1 || buffer.symbol != symbol || buffer.times != 1 ||
+          buffer.row_stride != 1)
         wrong(label, "i32 [t] or [rows]", "another shape");
       return;
     }
@@ -85,10 +98,12 @@ void check_storage(const Buffer& buffer, int number, const Program& program, int
       if (buffer.rank < 1) wrong(label + " rank", "1..4", buffer.rank);
       int64_t row = 1;
       for (const int32_t dim : buffer.inner) row *= dim;
-      if (buffer.row_stride > kMaxElements / std::max<int64_t>(lead, 1)) wrong(label + " size", "at most 2^40 elements", "more");
+      if (buffer.row_stride > kMaxElements / std::max<int64_t>(lead, 1))
+        wrong(label + " size", "at most 2^40 elements", "more");
       const int64_t elements = buffer.offset + (lead - 1) * buffer.row_stride + row;
       const int64_t end = buffer.index * kArenaUnit + elements * 4;
-      if (end > program.arena_bytes) wrong(label + " end", "at most " + std::to_string(program.arena_bytes), end);
+      if (end > program.arena_bytes)
+        wrong(label + " end", "at most " + std::to_string(program.arena_bytes), end);
       return;
     }
   }
@@ -154,21 +169,29 @@ void check_kind(const std::string& label, const OperandInfo& operand, const Buff
   const auto require = [&](bool right, const char* expected) {
     if (!right) wrong(label, expected, "buffer of another role or dtype");
   };
-  const bool is_f32_weight = buffer.role == Role::weight && static_cast<WeightForm>(buffer.detail) == WeightForm::f32;
+  const bool is_f32_weight =
+      buffer.role == Role::weight && static_cast<WeightForm>(buffer.detail) == WeightForm::f32;
   switch (operand.kind) {
     case OperandKind::f32:
-      return operand.is_output ? require(buffer.role == Role::scratch && buffer.dtype == DType::f32, "f32 scratch")
-                               : require(buffer.dtype == DType::f32 && (buffer.role == Role::scratch || is_f32_weight), "f32");
+      return operand.is_output
+                 ? require(buffer.role == Role::scratch && buffer.dtype == DType::f32, "f32 scratch")
+                 : require(buffer.dtype == DType::f32 && (buffer.role == Role::scratch || is_f32_weight),
+                           "f32");
     case OperandKind::i32:
       return operand.is_output
                  ? require(buffer.role == Role::scratch && buffer.dtype == DType::i32, "i32 scratch")
-                 : require(buffer.dtype == DType::i32 && (buffer.role == Role::scratch || buffer.role == Role::input), "i32");
-    case OperandKind::matrix: return require(buffer.role == Role::weight && !is_f32_weight, "a packed weight");
+                 : require(buffer.dtype == DType::i32 &&
+                               (buffer.role == Role::scratch || buffer.role == Role::input),
+                           "i32");
+    case OperandKind::matrix:
+      return require(buffer.role == Role::weight && !is_f32_weight, "a packed weight");
     case OperandKind::kv:
     case OperandKind::conv:
     case OperandKind::scan: {
-      const auto kind = static_cast<StateKind>(static_cast<int>(operand.kind) - static_cast<int>(OperandKind::kv));
-      return require(buffer.role == Role::state && static_cast<StateKind>(buffer.detail) == kind, "a state of the op's kind");
+      const auto kind =
+          static_cast<StateKind>(static_cast<int>(operand.kind) - static_cast<int>(OperandKind::kv));
+      return require(buffer.role == Role::state && static_cast<StateKind>(buffer.detail) == kind,
+                     "a state of the op's kind");
     }
   }
 }
@@ -180,7 +203,10 @@ int64_t axis_value(const Program& program, const OpRecord& op, size_t operand, i
 
 // What the shapes alone do not say: sizes of states and of attributes that index into rows.
 void check_semantics(const Program& program, const OpRecord& op, const std::string& label) {
-  const auto state_of = [&](size_t operand) { return program.states[static_cast<size_t>(program.buffers[static_cast<size_t>(op.operands[operand])].index)]; };
+  const auto state_of = [&](size_t operand) {
+    return program
+        .states[static_cast<size_t>(program.buffers[static_cast<size_t>(op.operands[operand])].index)];
+  };
   const auto expect_state = [&](size_t operand, int64_t elements, int64_t pending) {
     const StateShape state = state_of(operand);
     if (state.elements != elements || state.pending_elements != pending)
@@ -190,7 +216,8 @@ void check_semantics(const Program& program, const OpRecord& op, const std::stri
   switch (op.opcode) {
     case Opcode::flash_attention: {
       expect_state(4, 2 * axis_value(program, op, 1, 1), 1);
-      const int64_t heads = axis_value(program, op, 0, 1) / op.attrs[0], kv_heads = axis_value(program, op, 1, 1) / op.attrs[0];
+      const int64_t heads = axis_value(program, op, 0, 1) / op.attrs[0],
+                    kv_heads = axis_value(program, op, 1, 1) / op.attrs[0];
       if (heads % kv_heads != 0) wrong(label + " heads", "a multiple of " + std::to_string(kv_heads), heads);
       if (op.attrs[2] < 0) wrong(label + " window", "0 or more", op.attrs[2]);
       return;
@@ -205,13 +232,15 @@ void check_semantics(const Program& program, const OpRecord& op, const std::stri
       return expect_state(8, channels * states, 2 * channels + states);
     }
     case Opcode::ssd: {
-      const int64_t inner = axis_value(program, op, 0, 1), heads = axis_value(program, op, 2, 0), width = axis_value(program, op, 4, 1);
+      const int64_t inner = axis_value(program, op, 0, 1), heads = axis_value(program, op, 2, 0),
+                    width = axis_value(program, op, 4, 1);
       const int64_t groups = op.attrs[1];
       if (heads % groups != 0) wrong(label + " heads", "a multiple of " + std::to_string(groups), heads);
       return expect_state(7, inner * (width / groups), inner + heads + width);
     }
     case Opcode::rope:
-      if (2 * axis_value(program, op, 2, 0) > op.attrs[0]) wrong(label + " inv_freq", "at most head_dim / 2 values", axis_value(program, op, 2, 0));
+      if (2 * axis_value(program, op, 2, 0) > op.attrs[0])
+        wrong(label + " inv_freq", "at most head_dim / 2 values", axis_value(program, op, 2, 0));
       return;
     case Opcode::router:
       check_between(label + " top_k", op.attrs[0], 1, axis_value(program, op, 0, 1));
@@ -227,15 +256,19 @@ OpRecord parse_op(std::span<const int32_t> words, const Program& program, int nu
   const OpInfo& info = kOps[words[0]];
   const std::string label = where + " (" + std::string(info.name) + ")";
   const size_t size = 2 + info.operands.size() + info.attrs.size();
-  if (words[1] != static_cast<int64_t>(size) || words.size() < size) wrong(label + " words", std::to_string(size), words[1]);
+  if (words[1] != static_cast<int64_t>(size) || words.size() < size)
+    wrong(label + " words", std::to_string(size), words[1]);
   OpRecord op{static_cast<Opcode>(words[0]), {}, {}};
   op.operands.assign(words.begin() + 2, words.begin() + 2 + static_cast<int64_t>(info.operands.size()));
-  op.attrs.assign(words.begin() + 2 + static_cast<int64_t>(info.operands.size()), words.begin() + static_cast<int64_t>(size));
+  op.attrs.assign(words.begin() + 2 + static_cast<int64_t>(info.operands.size()),
+                  words.begin() + static_cast<int64_t>(size));
   for (size_t i = 0; i < info.attrs.size(); ++i) {
     const std::string name = label + " " + std::string(info.attrs[i].name);
     if (info.attrs[i].kind == AttrKind::boolean) check_between(name, op.attrs[i], 0, 1);
-    if (info.attrs[i].kind == AttrKind::enumeration) check_between(name, op.attrs[i], 0, info.attrs[i].values - 1);
-    if (info.attrs[i].kind == AttrKind::f32 && std::isnan(std::bit_cast<float>(op.attrs[i]))) wrong(name, "a number", "NaN");
+    if (info.attrs[i].kind == AttrKind::enumeration)
+      check_between(name, op.attrs[i], 0, info.attrs[i].values - 1);
+    if (info.attrs[i].kind == AttrKind::f32 && std::isnan(std::bit_cast<float>(op.attrs[i])))
+      wrong(name, "a number", "NaN");
   }
   AxisBinder binder(info, op.attrs, label);
   for (size_t i = 0; i < info.operands.size(); ++i) {
@@ -254,9 +287,11 @@ OpRecord parse_op(std::span<const int32_t> words, const Program& program, int nu
 }  // namespace
 
 Program Program::parse(std::span<const int32_t> words) {
-  if (words.size() < kHeaderWords) wrong("size", "at least " + std::to_string(kHeaderWords) + " words", static_cast<int64_t>(words.size()));
+  if (words.size() < kHeaderWords)
+    wrong("size", "at least " + std::to_string(kHeaderWords) + " words", static_cast<int64_t>(words.size()));
   if (words[0] != kMagic) wrong("magic", std::to_string(kMagic), words[0]);
-  if (words[1] != kSignatureHash) wrong("op declarations", std::to_string(kSignatureHash) + " (this build)", words[1]);
+  if (words[1] != kSignatureHash)
+    wrong("op declarations", std::to_string(kSignatureHash) + " (this build)", words[1]);
   check_between("buffers", words[2], 1, kMaxBuffers);
   check_between("ops", words[3], 1, kMaxOps);
   Program program;
@@ -270,18 +305,21 @@ Program Program::parse(std::span<const int32_t> words) {
   check_between("states", words[11], 0, kMaxStates);
 
   const size_t buffer_words = static_cast<size_t>(words[2]) * kBufferWords;
-  if (words.size() < kHeaderWords + buffer_words) wrong("size", "room for " + std::to_string(words[2]) + " buffers", static_cast<int64_t>(words.size()));
+  if (words.size() < kHeaderWords + buffer_words)
+    wrong("size", "room for " + std::to_string(words[2]) + " buffers", static_cast<int64_t>(words.size()));
   program.states.assign(static_cast<size_t>(words[11]), StateShape{StateKind::kv, 0, 0});
   program.weights.assign(static_cast<size_t>(words[10]), Buffer{});
   program.gathered.assign(static_cast<size_t>(words[10]), false);
   std::vector<bool> weight_seen(static_cast<size_t>(words[10])), state_seen(static_cast<size_t>(words[11]));
   for (int i = 0; i < words[2]; ++i) {
-    const Buffer buffer = parse_buffer(words.subspan(kHeaderWords + static_cast<size_t>(i) * kBufferWords, kBufferWords), i);
+    const Buffer buffer =
+        parse_buffer(words.subspan(kHeaderWords + static_cast<size_t>(i) * kBufferWords, kBufferWords), i);
     check_storage(buffer, i, program, words[10], words[11]);
     const auto index = static_cast<size_t>(buffer.index);
     if (buffer.role == Role::weight) {
       const Buffer& first = program.weights[index];
-      const bool same = first.rank == buffer.rank && first.times == buffer.times && first.detail == buffer.detail &&
+      const bool same = first.rank == buffer.rank && first.times == buffer.times &&
+                        first.detail == buffer.detail &&
                         std::equal(first.inner, first.inner + 3, buffer.inner);
       if (weight_seen[index] && !same) wrong("weight " + std::to_string(index), "one shape", "two");
       program.weights[index] = buffer;
@@ -317,7 +355,8 @@ Program Program::parse(std::span<const int32_t> words) {
   const auto check_output = [&](const char* name, int32_t number, DType dtype, int32_t rank) {
     check_between(name, number, 0, static_cast<int64_t>(program.buffers.size()) - 1);
     const Buffer& buffer = program.buffers[static_cast<size_t>(number)];
-    if (buffer.role != Role::scratch || buffer.dtype != dtype || buffer.rank != rank || buffer.symbol != Symbol::rows || buffer.times != 1)
+    if (buffer.role != Role::scratch || buffer.dtype != dtype || buffer.rank != rank ||
+        buffer.symbol != Symbol::rows || buffer.times != 1)
       wrong(name, "scratch with one row for each of `rows`", "another buffer");
   };
   check_output("logits", program.logits, DType::f32, 2);

@@ -26,13 +26,13 @@ struct Buffer {
   Role role;
   DType dtype;
   int32_t rank;
-  Symbol symbol;      // of the first axis
-  int32_t times;      // first axis = times * symbol
-  int32_t inner[3];   // the other axes
-  int64_t row_stride; // elements
-  int32_t index;      // weight, input or state number; for scratch the place in the arena in units of 64 bytes
-  int32_t offset;     // elements
-  int32_t detail;     // StateKind or WeightForm
+  Symbol symbol;       // of the first axis
+  int32_t times;       // first axis = times * symbol
+  int32_t inner[3];    // the other axes
+  int64_t row_stride;  // elements
+  int32_t index;   // weight, input or state number; for scratch the place in the arena in units of 64 bytes
+  int32_t offset;  // elements
+  int32_t detail;  // StateKind or WeightForm
 
   bool operator==(const Buffer&) const = default;
   int64_t lead(const Bounds& sizes) const {
@@ -63,8 +63,8 @@ struct Program {
   int32_t ids;
   std::vector<Buffer> buffers;
   std::vector<OpRecord> ops;
-  std::vector<Buffer> weights;      // shape of each weight, from its first use
-  std::vector<bool> gathered;       // whether `embedding` reads rows of it
+  std::vector<Buffer> weights;  // shape of each weight, from its first use
+  std::vector<bool> gathered;   // whether `embedding` reads rows of it
   std::vector<StateShape> states;
   int32_t vocab;
 

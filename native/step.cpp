@@ -29,7 +29,8 @@ class Reader {
     return part;
   }
   void finish() const {
-    if (at_ != words_.size()) wrong("size", std::to_string(at_) + " words", static_cast<int64_t>(words_.size()));
+    if (at_ != words_.size())
+      wrong("size", std::to_string(at_) + " words", static_cast<int64_t>(words_.size()));
   }
 
  private:
@@ -59,7 +60,8 @@ void check_sequences(Step& step, const StepLimits& limits) {
     const int32_t tokens = step.tokens_of(seq);
     if (tokens < 1) wrong("first", "at least one token a sequence", tokens);
     if (step.kind == StepClass::decode && tokens > limits.window)
-      wrong("first", "at most " + std::to_string(limits.window) + " nodes a sequence in a decode step", tokens);
+      wrong("first", "at most " + std::to_string(limits.window) + " nodes a sequence in a decode step",
+            tokens);
     if (step.length[seq] < 0) wrong("length", "0 or more", step.length[seq]);
     if (step.accepted_count(seq) > limits.window)
       wrong("accepted", "at most " + std::to_string(limits.window), step.accepted_count(seq));
@@ -76,7 +78,8 @@ void check_sequences(Step& step, const StepLimits& limits) {
     const int64_t pending_end = static_cast<int64_t>(step.length[seq]) + previous + 1;
     if (limits.page_tokens > 0 && std::max(need, pending_end) > capacity)
       throw Error(Code::context_overflow, "step: pages of sequence " + std::to_string(seq),
-                  "room for " + std::to_string(std::max(need, pending_end)) + " tokens", std::to_string(capacity));
+                  "room for " + std::to_string(std::max(need, pending_end)) + " tokens",
+                  std::to_string(capacity));
     if (limits.page_tokens > 0) {
       const int64_t used = (std::max(need, pending_end) + limits.page_tokens - 1) / limits.page_tokens;
       const size_t start = static_cast<size_t>(seq) * static_cast<size_t>(step.max_pages);
@@ -114,12 +117,12 @@ void read_sampling(Reader& reader, Step& step, int32_t history, int32_t biases, 
     if (std::isnan(value) || value > std::numeric_limits<float>::max())
       throw Error(Code::invalid_argument, "step: bias_values", "numbers or -infinity", std::to_string(value));
   for (const SampleOptions& options : step.sampling) {
-    const bool finite = std::isfinite(options.temperature) && std::isfinite(options.top_p) && std::isfinite(options.min_p) &&
-                        std::isfinite(options.repetition_penalty) && std::isfinite(options.presence_penalty) &&
-                        std::isfinite(options.frequency_penalty);
+    const bool finite = std::isfinite(options.temperature) && std::isfinite(options.top_p) &&
+                        std::isfinite(options.min_p) && std::isfinite(options.repetition_penalty) &&
+                        std::isfinite(options.presence_penalty) && std::isfinite(options.frequency_penalty);
     if (!finite || options.temperature < 0 || options.top_k < 0 || options.repetition_penalty <= 0)
-      throw Error(Code::invalid_argument, "step: sampling", "finite options, temperature >= 0, top_k >= 0, repetition penalty > 0",
-                  "others");
+      throw Error(Code::invalid_argument, "step: sampling",
+                  "finite options, temperature >= 0, top_k >= 0, repetition penalty > 0", "others");
   }
 }
 
@@ -156,7 +159,8 @@ Step parse_step(std::span<const int32_t> words, const StepLimits& limits) {
 
   for (const int32_t id : step.ids)
     if (id < 0 || id >= limits.vocab)
-      throw Error(Code::token_out_of_range, "token id", "0.." + std::to_string(limits.vocab - 1), std::to_string(id));
+      throw Error(Code::token_out_of_range, "token id", "0.." + std::to_string(limits.vocab - 1),
+                  std::to_string(id));
   check_ranges(step.first, step.t, "first");
   check_ranges(step.accepted_first, step.accepted_first.back(), "accepted_first");
   check_range(step.slot, 0, limits.slots, "slot");

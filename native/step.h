@@ -1,4 +1,5 @@
-// The run-time inputs of one step: `t` tokens of `seqs` sequences, ragged. Format of the words: docs/architecture.md, "Step".
+// The run-time inputs of one step: `t` tokens of `seqs` sequences, ragged. Format of the words:
+// docs/architecture.md, "Step".
 #pragma once
 
 #include <cstdint>
@@ -7,15 +8,16 @@
 
 namespace crosscurrent {
 
-// prefill commits every token of the step; decode keeps the tokens' inputs pending until the next step names the accepted ones.
+// prefill commits every token of the step; decode keeps the tokens' inputs pending until the next step names
+// the accepted ones.
 enum class StepClass : int32_t { prefill = 0, decode = 1 };
 
 // How one row's token is chosen; see the op `sample`.
 struct SampleOptions {
-  float temperature;  // 0: greedy
-  int32_t top_k;      // 0: off
-  float top_p;        // 1: off
-  float min_p;        // 0: off
+  float temperature;         // 0: greedy
+  int32_t top_k;             // 0: off
+  float top_p;               // 1: off
+  float min_p;               // 0: off
   float repetition_penalty;  // 1: off
   float presence_penalty;
   float frequency_penalty;
@@ -28,13 +30,15 @@ struct Step {
   StepClass kind = StepClass::prefill;
   int32_t t = 0, seqs = 0, rows = 0;
   int32_t max_pages = 0;
-  std::span<const int32_t> ids;             // [t]
-  std::span<const int32_t> position;        // [t]
-  std::span<const int32_t> parent;          // [t] index in the step of the token's parent, -1: the last committed token
-  std::vector<int32_t> sequence;            // [t]
-  std::span<const int32_t> first;           // [seqs + 1]
-  std::span<const int32_t> slot;            // [seqs]
-  std::span<const int32_t> length;          // [seqs] committed tokens before the accepted ones are applied; 0: a new sequence
+  std::span<const int32_t> ids;       // [t]
+  std::span<const int32_t> position;  // [t]
+  std::span<const int32_t>
+      parent;                     // [t] index in the step of the token's parent, -1: the last committed token
+  std::vector<int32_t> sequence;  // [t]
+  std::span<const int32_t> first;  // [seqs + 1]
+  std::span<const int32_t> slot;   // [seqs]
+  std::span<const int32_t>
+      length;  // [seqs] committed tokens before the accepted ones are applied; 0: a new sequence
   std::span<const int32_t> accepted_first;  // [seqs + 1]
   std::span<const int32_t> accepted;        // pending nodes to commit, in order
   std::span<const int32_t> pages;           // [seqs, max_pages]

@@ -24,9 +24,10 @@ struct Tensor {
 
 enum class StateKind : int32_t { kv = 0, conv = 1, scan = 2 };
 
-// A recurrent state or a cache, all f32. What the elements of a unit mean is the affair of the op that owns the state.
-//   kv:         committed [pages, page_tokens * elements]; rows after a sequence's length are its pending ones
-//   conv, scan: committed [slots, elements], pending [slots, window, pending_elements]
+// A recurrent state or a cache, all f32. What the elements of a unit mean is the affair of the op that owns
+// the state.
+//   kv:         committed [pages, page_tokens * elements]; rows after a sequence's length are its pending
+//   ones conv, scan: committed [slots, elements], pending [slots, window, pending_elements]
 struct StateView {
   StateKind kind = StateKind::kv;
   float* committed = nullptr;

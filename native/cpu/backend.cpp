@@ -1,17 +1,17 @@
 #include "../backend.h"
 
+#include "../error.h"
 #include "session.h"
 #include "weights.h"
-
-#include "../error.h"
 
 namespace crosscurrent {
 namespace {
 
 class CpuBackend final : public Backend {
  public:
-  std::shared_ptr<Weights> load(std::shared_ptr<TensorStore> store, const Program& program, const std::vector<WeightSpec>& specs,
-                                const Progress& progress, Cancel cancel) override {
+  std::shared_ptr<Weights> load(std::shared_ptr<TensorStore> store, const Program& program,
+                                const std::vector<WeightSpec>& specs, const Progress& progress,
+                                Cancel cancel) override {
     return cpu::load_weights(*store, program, specs, progress, cancel);
   }
 

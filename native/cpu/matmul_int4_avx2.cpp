@@ -20,7 +20,7 @@ struct Piece {
 };
 
 template <bool kWide, bool kMin>
-constexpr int kNibbles = kScaleBytes<kWide>*(kMin ? 2 : 1);  // where they begin in a record
+constexpr int kNibbles = kScaleBytes<kWide> * (kMin ? 2 : 1);  // where they begin in a record
 
 // Two lines of 16 columns: elements 8 l … 8 l + 3 and 8 l + 4 … 8 l + 7 of a group.
 struct Quads {
@@ -64,7 +64,7 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row, const Piece& 
                       __attribute__((always_inline)) { dot[r][0] = dot[r][1] = _mm256_setzero_si256(); });
 #pragma GCC unroll 1  // unrolled, gcc puts all products first and spills them
     for (int l = 0; l < kLines; ++l) {
-      if constexpr (kRows == 1) _mm_prefetch(lines + 64 * l + kPrefetchBytes, _MM_HINT_T0);
+      if constexpr (!kUnpacked) _mm_prefetch(lines + 64 * l + kPrefetchBytes, _MM_HINT_T0);
       const Quads w = load_quads<kUnpacked>(lines, l);
       repeat<kRows>([&](auto r) __attribute__((always_inline)) {
         const __m256i x0 = broadcast_32(q + r * k + 8 * l), x1 = broadcast_32(q + r * k + 8 * l + 4);

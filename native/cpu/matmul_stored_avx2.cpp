@@ -10,8 +10,8 @@
 namespace crosscurrent::cpu::avx2 {
 namespace {
 
-// With one row of W at a time this distance reaches the memory's rate; 512 or 2448 to 16384 bytes stay at 60-80 % of
-// it (Zen 3, k = 576).
+// With one row of W at a time this distance reaches the memory's rate; 512 or 2448 to 16384 bytes stay at
+// 60-80 % of it (Zen 3, k = 576).
 constexpr int kPrefetchBytes = 1024;
 
 __m256 half_everywhere(const uint8_t* from) {
@@ -73,9 +73,8 @@ void exact_tile(const StoredArgs& a, int64_t row, int64_t column) {
     });
     repeat<kRows>([&](auto r) __attribute__((always_inline)) {
       const __m256 v = _mm256_loadu_ps(x + r * x_stride + i);
-      repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
-        y[r][c] = _mm256_fmadd_ps(v, weights[c], y[r][c]);
-      });
+      repeat<kColumns>(
+          [&](auto c) __attribute__((always_inline)) { y[r][c] = _mm256_fmadd_ps(v, weights[c], y[r][c]); });
     });
   }
   if constexpr (kType != kStoredQ8_0) {
@@ -124,7 +123,7 @@ void int8_tile(const StoredArgs& a, int64_t row, int64_t column) {
   for (int64_t g = 0; g < groups; ++g, w += 34, x += 32) {
     repeat<kColumns>([&](auto c) __attribute__((always_inline)) {
       const uint8_t* block = w + static_cast<size_t>(c) * row_bytes;
-      if constexpr (kRows == 1) _mm_prefetch(block + kPrefetchBytes, _MM_HINT_T0);
+      if constexpr (kColumns == 1) _mm_prefetch(block + kPrefetchBytes, _MM_HINT_T0);
       const __m256i weights = load_256(block + 2), size = _mm256_abs_epi8(weights);
       const __m256 w_scale = half_everywhere(block);
       repeat<kRows>([&](auto r) __attribute__((always_inline)) {
@@ -159,8 +158,10 @@ void stored_exact(const StoredArgs* a) {
 
 void stored_int8(const StoredArgs* a) {
   int64_t row = 0;
-  while (row + 2 <= a->m) row = int8_columns<2, 4>(*a, row);
-  if (row < a->m) int8_columns<1, 1>(*a, row);
+  while (row + 4 <= a->m) row = int8_columns<4, 1>(*a, row);
+  if (row + 3 == a->m) int8_columns<3, 1>(*a, row);
+  if (row + 2 == a->m) int8_columns<2, 1>(*a, row);
+  if (row + 1 == a->m) int8_columns<1, 1>(*a, row);
 }
 
 }  // namespace crosscurrent::cpu::avx2

@@ -56,7 +56,8 @@ uint64_t available_memory() {
 void require_memory(const std::string& what, uint64_t bytes) {
   const uint64_t available = available_memory();
   if (bytes > available)
-    throw Error(Code::out_of_memory, what, "at most " + std::to_string(available) + " bytes (available now)", std::to_string(bytes));
+    throw Error(Code::out_of_memory, what, "at most " + std::to_string(available) + " bytes (available now)",
+                std::to_string(bytes));
 }
 
 PageBlock::PageBlock(const std::string& what, uint64_t bytes) : bytes_(bytes) {
@@ -65,10 +66,13 @@ PageBlock::PageBlock(const std::string& what, uint64_t bytes) : bytes_(bytes) {
   void* place = VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
   const bool failed = place == nullptr;
 #else
-  void* place = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* place =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   const bool failed = place == MAP_FAILED;
 #endif
-  if (failed) throw Error(Code::out_of_memory, what, "room for " + std::to_string(bytes) + " bytes", "a refusal of the system");
+  if (failed)
+    throw Error(Code::out_of_memory, what, "room for " + std::to_string(bytes) + " bytes",
+                "a refusal of the system");
   data_ = static_cast<std::byte*>(place);
 }
 

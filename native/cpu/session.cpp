@@ -14,7 +14,8 @@ constexpr int32_t kLost = -1;
 constexpr size_t kMaxOperands = 16;
 constexpr uint32_t kSaveMagic = 0x31534343;  // "CCS1"
 
-static_assert(std::ranges::all_of(kOps, [](const OpInfo& info) { return info.operands.size() <= kMaxOperands; }));
+static_assert(std::ranges::all_of(kOps,
+                                  [](const OpInfo& info) { return info.operands.size() <= kMaxOperands; }));
 
 struct SaveHeader {
   uint32_t magic;
@@ -35,18 +36,21 @@ uint64_t state_hash(const Program& program) {
 
 uint64_t multiply(uint64_t a, uint64_t b) {
   uint64_t product;
-  if (__builtin_mul_overflow(a, b, &product)) throw Error(Code::out_of_memory, "state", "a size within 64 bits", "more");
+  if (__builtin_mul_overflow(a, b, &product))
+    throw Error(Code::out_of_memory, "state", "a size within 64 bits", "more");
   return product;
 }
 
 void check_positive(const char* operand, int64_t value, int64_t low, int64_t high) {
   if (value < low || value > high)
-    throw Error(Code::invalid_argument, operand, std::to_string(low) + ".." + std::to_string(high), std::to_string(value));
+    throw Error(Code::invalid_argument, operand, std::to_string(low) + ".." + std::to_string(high),
+                std::to_string(value));
 }
 
 }  // namespace
 
-CpuSession::CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<CpuWeights> weights, const SessionOptions& options)
+CpuSession::CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<CpuWeights> weights,
+                       const SessionOptions& options)
     : program_(std::move(program)), weights_(std::move(weights)), options_(options) {
   if (weights_->shapes != program_->weights || weights_->gathered != program_->gathered)
     throw Error(Code::invalid_argument, "weights", "those of the program", "others");
@@ -56,22 +60,27 @@ CpuSession::CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<C
   check_positive("window", options.window, 1, 4096);
   check_positive("threads", options.threads, 0, Pool::kMaxThreads);
   check_kernels();
-  const bool has_kv = std::ranges::any_of(program_->states, [](const StateShape& state) { return state.kind == StateKind::kv; });
-  limits_ = {program_->bounds.t, program_->bounds.seqs, program_->bounds.rows, options.slots,
-             options.pages,      has_kv ? options.page_tokens : 0,             options.window, program_->vocab};
+  const bool has_kv = std::ranges::any_of(
+      program_->states, [](const StateShape& state) { return state.kind == StateKind::kv; });
+  limits_ = {program_->bounds.t, program_->bounds.seqs, program_->bounds.rows,
+             options.slots,      options.pages,         has_kv ? options.page_tokens : 0,
+             options.window,     program_->vocab};
   pending_count_.assign(static_cast<size_t>(options.slots), kLost);
   plan_memory();
   resolve_buffers();
 }
 
 void CpuSession::check_kernels() const {
+  std::vector<bool> seen(std::size(kOps));
   std::string missing;
   for (const OpRecord& op : program_->ops) {
     const auto opcode = static_cast<size_t>(op.opcode);
-    const std::string name(kOps[opcode].name);
-    if (kKernels[opcode] == nullptr && missing.find(name + " ") == std::string::npos) missing += (missing.empty() ? "" : ", ") + name + " (f32)";
+    if (kKernels[opcode] == nullptr && !seen[opcode])
+      missing += (missing.empty() ? "" : ", ") + std::string(kOps[opcode].name) + " (f32)";
+    seen[opcode] = true;
   }
-  if (!missing.empty()) throw Error(Code::missing_kernel, "cpu", "a kernel for every op", "none for " + missing);
+  if (!missing.empty())
+    throw Error(Code::missing_kernel, "cpu", "a kernel for every op", "none for " + missing);
 }
 
 void CpuSession::plan_memory() {
@@ -79,11 +88,13 @@ void CpuSession::plan_memory() {
   std::vector<uint64_t> committed, pending;
   for (const StateShape& state : program_->states) {
     const bool is_kv = state.kind == StateKind::kv;
-    const uint64_t units = is_kv ? multiply(static_cast<uint64_t>(options_.pages), static_cast<uint64_t>(options_.page_tokens))
-                                 : static_cast<uint64_t>(options_.slots);
+    const uint64_t units =
+        is_kv ? multiply(static_cast<uint64_t>(options_.pages), static_cast<uint64_t>(options_.page_tokens))
+              : static_cast<uint64_t>(options_.slots);
     committed.push_back(multiply(multiply(units, static_cast<uint64_t>(state.elements)), sizeof(float)));
     pending.push_back(is_kv ? 0
-                            : multiply(multiply(static_cast<uint64_t>(options_.slots) * static_cast<uint64_t>(options_.window),
+                            : multiply(multiply(static_cast<uint64_t>(options_.slots) *
+                                                    static_cast<uint64_t>(options_.window),
                                                 static_cast<uint64_t>(state.pending_elements)),
                                        sizeof(float)));
     (is_kv ? bytes_.kv : bytes_.states) += committed.back() + pending.back();
@@ -94,8 +105,9 @@ void CpuSession::plan_memory() {
     committed_.emplace_back("state", committed[i]);
     pending_.emplace_back("pending state", pending[i]);
     const StateShape& state = program_->states[i];
-    states_.push_back({state.kind, reinterpret_cast<float*>(committed_[i].data()), reinterpret_cast<float*>(pending_[i].data()), state.elements,
-                       state.pending_elements, options_.window, options_.page_tokens});
+    states_.push_back({state.kind, reinterpret_cast<float*>(committed_[i].data()),
+                       reinterpret_cast<float*>(pending_[i].data()), state.elements, state.pending_elements,
+                       options_.window, options_.page_tokens});
   }
 }
 
@@ -108,7 +120,8 @@ void CpuSession::resolve_buffers() {
     for (int axis = 0; axis < 3; ++axis) tensor.dims[axis + 1] = buffer.inner[axis];
     tensor.row_stride = buffer.row_stride;
     const auto index = static_cast<size_t>(buffer.index);
-    if (buffer.role == Role::scratch) tensor.data = arena_.data() + index * 64 + static_cast<size_t>(buffer.offset) * 4;
+    if (buffer.role == Role::scratch)
+      tensor.data = arena_.data() + index * 64 + static_cast<size_t>(buffer.offset) * 4;
     if (buffer.role == Role::weight) {
       CpuWeight& weight = weights_->list[index];
       if (static_cast<WeightForm>(buffer.detail) == WeightForm::matrix) {
@@ -128,7 +141,8 @@ void CpuSession::bind_inputs(const Step& step) {
     const Buffer& buffer = program_->buffers[i];
     if (buffer.symbol != Symbol::constant) tensors_[i].dims[0] = buffer.lead(sizes);
     if (buffer.role != Role::input) continue;
-    const std::span<const int32_t> values = std::array{step.ids, step.position, step.row_index}[static_cast<size_t>(buffer.index)];
+    const std::span<const int32_t> values =
+        std::array{step.ids, step.position, step.row_index}[static_cast<size_t>(buffer.index)];
     // kernels only read their inputs
     tensors_[i].data = reinterpret_cast<std::byte*>(const_cast<int32_t*>(values.data()));
   }
@@ -140,10 +154,12 @@ void CpuSession::check_pending(const Step& step) const {
     const int32_t count = step.accepted_count(seq);
     if (step.length[seq] == 0 && count == 0) continue;  // starts anew
     if (pending == kLost)
-      throw Error(Code::invalid_state, "slot " + std::to_string(step.slot[seq]), "a state", "none (never filled, or lost in a failed step)");
+      throw Error(Code::invalid_state, "slot " + std::to_string(step.slot[seq]), "a state",
+                  "none (never filled, or lost in a failed step)");
     const int32_t last = count > 0 ? step.accepted[step.accepted_first[seq + 1] - 1] : -1;
     if (last >= pending)
-      throw Error(Code::invalid_argument, "step: accepted", "nodes below " + std::to_string(pending), std::to_string(last));
+      throw Error(Code::invalid_argument, "step: accepted", "nodes below " + std::to_string(pending),
+                  std::to_string(last));
   }
 }
 
@@ -155,7 +171,8 @@ void CpuSession::run_op(const OpRecord& op, Context& context) {
   for (size_t i = 0; i < operands.size(); ++i) {
     const int32_t number = op.operands[i];
     if (is_state(operands[i].kind)) {
-      states[state_count++] = states_[static_cast<size_t>(program_->buffers[static_cast<size_t>(number)].index)];
+      states[state_count++] =
+          states_[static_cast<size_t>(program_->buffers[static_cast<size_t>(number)].index)];
       continue;
     }
     tensors[tensor_count] = number < 0 ? Tensor{} : tensors_[static_cast<size_t>(number)];
@@ -179,7 +196,8 @@ void CpuSession::step(const Step& step, Cancel cancel) {
     run_op(op, context);
   }
   for (int seq = 0; seq < step.seqs; ++seq)
-    pending_count_[static_cast<size_t>(step.slot[seq])] = step.kind == StepClass::decode ? step.tokens_of(seq) : 0;
+    pending_count_[static_cast<size_t>(step.slot[seq])] =
+        step.kind == StepClass::decode ? step.tokens_of(seq) : 0;
 }
 
 std::vector<float> CpuSession::read(int32_t number) const {
@@ -217,7 +235,8 @@ void CpuSession::copy_slot(int32_t from, int32_t to) {
   for (const StateView& state : states_) {
     if (state.kind == StateKind::kv) continue;
     std::copy_n(state.slot(from), state.elements, state.slot(to));
-    if (pending > 0) std::copy_n(state.pending_row(from, 0), pending * state.pending_elements, state.pending_row(to, 0));
+    if (pending > 0)
+      std::copy_n(state.pending_row(from, 0), pending * state.pending_elements, state.pending_row(to, 0));
   }
   pending_count_[static_cast<size_t>(to)] = pending;
 }
@@ -227,12 +246,14 @@ void CpuSession::copy_page(int32_t from, int32_t to) {
   check_pages(pages);
   if (from == to) return;
   for (const StateView& state : states_)
-    if (state.kind == StateKind::kv) std::copy_n(state.page(from), state.elements * state.page_tokens, state.page(to));
+    if (state.kind == StateKind::kv)
+      std::copy_n(state.page(from), state.elements * state.page_tokens, state.page(to));
 }
 
 // Every block of memory that makes up a sequence, in the order in which it is saved.
 template <class Visit>
-void CpuSession::visit_blocks(int32_t slot, std::span<const int32_t> pages, int32_t pending, Visit&& visit) const {
+void CpuSession::visit_blocks(int32_t slot, std::span<const int32_t> pages, int32_t pending,
+                              Visit&& visit) const {
   for (const StateView& state : states_) {
     if (state.kind == StateKind::kv) {
       for (const int32_t page : pages) visit(state.page(page), state.elements * state.page_tokens);
@@ -248,7 +269,8 @@ std::vector<std::byte> CpuSession::save(int32_t slot, std::span<const int32_t> p
   check_pages(pages);
   const int32_t pending = pending_count_[static_cast<size_t>(slot)];
   if (pending == kLost) throw Error(Code::invalid_state, "slot " + std::to_string(slot), "a state", "none");
-  const SaveHeader header{kSaveMagic, options_.page_tokens, static_cast<int32_t>(pages.size()), pending, state_hash(*program_)};
+  const SaveHeader header{kSaveMagic, options_.page_tokens, static_cast<int32_t>(pages.size()), pending,
+                          state_hash(*program_)};
   int64_t elements = 0;
   visit_blocks(slot, pages, pending, [&](const float*, int64_t count) { elements += count; });
   std::vector<std::byte> bytes(sizeof(header) + static_cast<size_t>(elements) * sizeof(float));
@@ -268,18 +290,23 @@ void CpuSession::restore(std::span<const std::byte> bytes, int32_t slot, std::sp
     throw Error(Code::invalid_state, std::string("saved state: ") + operand, expected, got);
   };
   SaveHeader header;
-  if (bytes.size() < sizeof(header)) wrong("size", "at least " + std::to_string(sizeof(header)) + " bytes", std::to_string(bytes.size()));
+  if (bytes.size() < sizeof(header))
+    wrong("size", "at least " + std::to_string(sizeof(header)) + " bytes", std::to_string(bytes.size()));
   std::memcpy(&header, bytes.data(), sizeof(header));
   if (header.magic != kSaveMagic) wrong("magic", std::to_string(kSaveMagic), std::to_string(header.magic));
-  if (header.state_hash != state_hash(*program_)) wrong("model", "the states of this model", "those of another");
-  if (header.page_tokens != options_.page_tokens) wrong("page size", std::to_string(options_.page_tokens), std::to_string(header.page_tokens));
-  if (header.pages != static_cast<int64_t>(pages.size())) wrong("pages", std::to_string(pages.size()), std::to_string(header.pages));
+  if (header.state_hash != state_hash(*program_))
+    wrong("model", "the states of this model", "those of another");
+  if (header.page_tokens != options_.page_tokens)
+    wrong("page size", std::to_string(options_.page_tokens), std::to_string(header.page_tokens));
+  if (header.pages != static_cast<int64_t>(pages.size()))
+    wrong("pages", std::to_string(pages.size()), std::to_string(header.pages));
   if (header.pending < 0 || header.pending > options_.window)
     wrong("pending", "0.." + std::to_string(options_.window), std::to_string(header.pending));
   int64_t elements = 0;
   visit_blocks(slot, pages, header.pending, [&](const float*, int64_t count) { elements += count; });
   const uint64_t expected = sizeof(header) + static_cast<uint64_t>(elements) * sizeof(float);
-  if (bytes.size() != expected) wrong("size", std::to_string(expected) + " bytes", std::to_string(bytes.size()));
+  if (bytes.size() != expected)
+    wrong("size", std::to_string(expected) + " bytes", std::to_string(bytes.size()));
   const std::byte* at = bytes.data() + sizeof(header);
   visit_blocks(slot, pages, header.pending, [&](float* block, int64_t count) {
     std::memcpy(block, at, static_cast<size_t>(count) * sizeof(float));

@@ -13,7 +13,8 @@ namespace crosscurrent::cpu {
 
 class CpuSession final : public Session {
  public:
-  CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<CpuWeights> weights, const SessionOptions& options);
+  CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<CpuWeights> weights,
+             const SessionOptions& options);
 
   const StepLimits& limits() const override { return limits_; }
   SessionBytes bytes() const override { return bytes_; }

@@ -43,13 +43,15 @@ PackPlan plan_matrix(const TensorStore& store, const WeightSpec& spec, bool gath
     else if (parts.empty())
       parts.push_back({dtype, spec.shape[1]});
     else if (parts[0].dtype != dtype)
-      throw Error(Code::unsupported_format, spec.name, "experts of one type, " + std::string(dtype_info(parts[0].dtype).name),
+      throw Error(Code::unsupported_format, spec.name,
+                  "experts of one type, " + std::string(dtype_info(parts[0].dtype).name),
                   std::string(dtype_info(dtype).name) + " in " + part.tensor);
   }
   return plan_pack(parts, spec.shape.back(), options);
 }
 
-void add_pieces(const TensorStore& store, const WeightSpec& spec, CpuWeight& weight, std::vector<Piece>& pieces) {
+void add_pieces(const TensorStore& store, const WeightSpec& spec, CpuWeight& weight,
+                std::vector<Piece>& pieces) {
   int64_t target = 0;
   for (size_t i = 0; i < spec.parts.size(); ++i) {
     const WeightPart& part = spec.parts[i];
@@ -85,7 +87,9 @@ void load_piece(const TensorStore& store, const Piece& piece) {
   const int64_t width = piece.entry->shape.back();
   const std::span<float> out(piece.weight->values.data() + piece.target, static_cast<size_t>(rows * width));
   for (int64_t row = 0; row < rows; ++row)
-    dequantize_row(piece.entry->dtype, std::span<const std::byte>(buffer).subspan(static_cast<size_t>(row * bytes), static_cast<size_t>(bytes)),
+    dequantize_row(piece.entry->dtype,
+                   std::span<const std::byte>(buffer).subspan(static_cast<size_t>(row * bytes),
+                                                              static_cast<size_t>(bytes)),
                    out.subspan(static_cast<size_t>(row * width), static_cast<size_t>(width)));
   if (piece.spec->neg_exp)
     for (float& value : out) value = static_cast<float>(-std::exp(static_cast<double>(value)));
@@ -95,12 +99,14 @@ void load_piece(const TensorStore& store, const Piece& piece) {
 
 uint64_t CpuWeights::bytes() const {
   uint64_t total = 0;
-  for (const CpuWeight& weight : list) total += weight.matrix.plan.bytes + weight.values.size() * sizeof(float);
+  for (const CpuWeight& weight : list)
+    total += weight.matrix.plan.bytes + weight.values.size() * sizeof(float);
   return total;
 }
 
-std::shared_ptr<CpuWeights> load_weights(const TensorStore& store, const Program& program, const std::vector<WeightSpec>& specs,
-                                         const Progress& progress, Cancel cancel) {
+std::shared_ptr<CpuWeights> load_weights(const TensorStore& store, const Program& program,
+                                         const std::vector<WeightSpec>& specs, const Progress& progress,
+                                         Cancel cancel) {
   check_weights(store, program, specs);
   auto weights = std::make_shared<CpuWeights>();
   weights->list.resize(specs.size());
@@ -133,7 +139,8 @@ std::shared_ptr<CpuWeights> load_weights(const TensorStore& store, const Program
     }
     add_pieces(store, specs[i], weight, pieces);
   }
-  for (const Piece& piece : pieces) source_bytes += static_cast<uint64_t>((piece.end - piece.row) * row_bytes(*piece.entry));
+  for (const Piece& piece : pieces)
+    source_bytes += static_cast<uint64_t>((piece.end - piece.row) * row_bytes(*piece.entry));
 
   std::mutex progress_mutex;
   uint64_t done = 0;

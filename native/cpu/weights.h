@@ -18,11 +18,13 @@ class CpuWeights final : public Weights {
  public:
   uint64_t bytes() const override;
   std::vector<CpuWeight> list;  // by weight number; empty entries for weights that no op reads
-  std::vector<Buffer> shapes;   // of the program they were packed for: another program may use them only with the same
+  std::vector<Buffer>
+      shapes;  // of the program they were packed for: another program may use them only with the same
   std::vector<bool> gathered;
 };
 
-std::shared_ptr<CpuWeights> load_weights(const TensorStore& store, const Program& program, const std::vector<WeightSpec>& specs,
-                                         const Progress& progress, Cancel cancel);
+std::shared_ptr<CpuWeights> load_weights(const TensorStore& store, const Program& program,
+                                         const std::vector<WeightSpec>& specs, const Progress& progress,
+                                         Cancel cancel);
 
 }  // namespace crosscurrent::cpu

@@ -40,7 +40,7 @@ int open_for_reading(const std::string& path) {
 }
 
 Status status_of(int descriptor, const std::string& path) {
-  struct stat s {};
+  struct stat s{};
   if (::fstat(descriptor, &s) != 0) fail(path, "a readable file");
 #ifdef __APPLE__
   const timespec modified = s.st_mtimespec;

@@ -304,7 +304,8 @@ const Test errors("sample: hopeless rows choose no token; unknown tokens are err
         for (const float temperature : {0.0f, 1.0f}) {
           Rows logits(1, 11);
           logits.fill(1).at(0, at) = bad;
-          expect(choose_one(logits, {.options = options(temperature)}) == -1, "no token of a row that is no numbers");
+          expect(choose_one(logits, {.options = options(temperature)}) == -1,
+                 "no token of a row that is no numbers");
         }
     Rows all_banned = row_of({-kInfinity, -kInfinity});
     expect(choose_one(all_banned, {}) == -1, "no token where all are banned");
