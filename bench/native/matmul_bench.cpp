@@ -188,7 +188,8 @@ std::vector<Case> all_cases() {
     for (const int64_t m : {1, 8, 64, 512}) cases.push_back({dtype, 1536, 1536, m});
     cases.push_back({dtype, 256, 768, 64});  // 0.2 ms: shorter than a scheduler's slice on a busy machine
   }
-  for (const int64_t m : {1, 8, 64}) cases.push_back({DType::q8_0, 49152, 576, m, Activations::fast, true});
+  for (const int64_t m : {1, 2, 4, 8, 64})
+    cases.push_back({DType::q8_0, 49152, 576, m, Activations::fast, true});
   for (const int64_t m : {1, 64}) cases.push_back({DType::q8_0, 49152, 576, m, Activations::exact, true});
   for (const DType dtype : {DType::q4_1, DType::q8_0, DType::f32, DType::f16, DType::bf16}) {
     for (const int64_t m : {1, 64, 512}) cases.push_back({dtype, 1536, 1536, m, Activations::exact});
@@ -199,7 +200,7 @@ std::vector<Case> all_cases() {
     cases.push_back({DType::q8_0, 1024, 576, 1, activations, true});
   }
   // SmolLM2-135M: qkv, output, gate and up, down
-  for (const int64_t m : {1, 512}) {
+  for (const int64_t m : {1, 2, 4, 8, 512}) {
     for (const auto& [n, k] : {std::pair{960, 576}, {576, 576}, {3072, 576}, {576, 1536}})
       cases.push_back({DType::q4_1, n, k, m});
   }

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kPrefetchBytes = 4096;
 
-template <int kRows, int kGroup, bool kWide, bool kMin, bool kSmall>
+template <int kRows, int kGroup, bool kWide, bool kMin, bool kSmall, bool kPrefetch>
 void tile(const PanelArgs& a, const Columns& columns, int64_t row) {
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* at = static_cast<const uint8_t*>(a.panel);
@@ -33,7 +33,7 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row) {
       __m256i pairs[kRows][2];
       repeat<kSteps>([&](auto step) __attribute__((always_inline)) {
         const uint8_t* line = lines + 64 * (l + step);
-        if constexpr (kRows == 1) _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
+        if constexpr (kPrefetch) _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
         const __m256i w0 = load_256(line), w1 = load_256(line + 32);
         const __m256i size0 = _mm256_abs_epi8(w0), size1 = _mm256_abs_epi8(w1);
         repeat<kRows>([&](auto r) __attribute__((always_inline)) {
@@ -69,10 +69,12 @@ void tile(const PanelArgs& a, const Columns& columns, int64_t row) {
 template <int kGroup, bool kWide, bool kMin, bool kSmall>
 void all_rows(const PanelArgs& a) {
   const Columns columns = columns_of(a);
-  int64_t row = 0;
-  for (; row + 3 <= a.m; row += 3) tile<3, kGroup, kWide, kMin, kSmall>(a, columns, row);
-  if (row + 2 == a.m) tile<2, kGroup, kWide, kMin, kSmall>(a, columns, row);
-  if (row + 1 == a.m) tile<1, kGroup, kWide, kMin, kSmall>(a, columns, row);
+  // The first tile brings the panel into L1 for those that follow.
+  int64_t row = a.m < 3 ? 0 : 3;
+  if (a.m >= 3) tile<3, kGroup, kWide, kMin, kSmall, true>(a, columns, 0);
+  for (; row + 3 <= a.m; row += 3) tile<3, kGroup, kWide, kMin, kSmall, false>(a, columns, row);
+  if (row + 2 == a.m) tile<2, kGroup, kWide, kMin, kSmall, true>(a, columns, row);
+  if (row + 1 == a.m) tile<1, kGroup, kWide, kMin, kSmall, true>(a, columns, row);
 }
 
 }  // namespace

@@ -157,6 +157,8 @@ void stored_exact(const StoredArgs* a) {
 }
 
 void stored_int8(const StoredArgs* a) {
+  // One column at a time even for several rows: four streams without prefetch took 13 ms for two rows of
+  // 49152 x 576, this takes 3.3, as for one row (Zen 3).
   int64_t row = 0;
   while (row + 4 <= a->m) row = int8_columns<4, 1>(*a, row);
   if (row + 3 == a->m) int8_columns<3, 1>(*a, row);
