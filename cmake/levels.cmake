@@ -1,8 +1,8 @@
 # CPU levels: native/cpu/<name>_<level>.cpp is compiled with the flags of its level, everything else with the base's.
 # A level of another processor is left out of the build.
+set(level_v2_flags "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(base_flags -march=x86-64-v2)
-  set(level_v2_flags "")
   set(level_avx2_flags -mavx2 -mfma -mf16c -mbmi -mbmi2)
 endif()
 
