@@ -26,6 +26,8 @@ export interface DraftOutcome {
 
 /** Guesses what a model will say next, for one generation. Wrong guesses cost time, never change the output. */
 export interface Drafter {
+  /** Tokens to be asked for in every step; as many as pay, by what was measured, when absent. */
+  readonly length?: number;
   propose(request: DraftRequest): Draft | Promise<Draft>;
   observe?(outcome: DraftOutcome): void;
   dispose?(): void | Promise<void>;
@@ -65,6 +67,11 @@ export class Speculator {
   #steps = 0;
 
   constructor(drafter: Drafter, vocab: number) {
+    if (typeof drafter?.propose !== 'function')
+      throw mismatch('DRAFTER_ERROR', 'drafter', 'an object with propose()', typeof drafter);
+    const { length } = drafter;
+    if (length !== undefined && (!Number.isInteger(length) || length < 0))
+      throw mismatch('DRAFTER_ERROR', 'drafter: length', 'an integer, 0 or more', String(length));
     this.#drafter = drafter;
     this.#vocab = vocab;
   }
@@ -75,7 +82,7 @@ export class Speculator {
 
   /** A checked draft of at most `room` tokens; empty when it would not pay. @throws CrosscurrentError DRAFTER_ERROR */
   async propose(ids: readonly number[], room: number): Promise<Draft> {
-    const limit = Math.min(this.#length.next(), room, maxNodes - 1);
+    const limit = Math.min(this.#drafter.length ?? this.#length.next(), room, maxNodes - 1);
     if (limit <= 0) return { ids: [] };
     const start = performance.now();
     let draft: Draft;

@@ -32,6 +32,8 @@ export class SuffixAutomaton {
     if (at < 0) this.#link[current] = 0;
     else this.#link[current] = this.#split(at, token);
     this.#last = current;
+    // after the split: only now do all runs of the match's state end here
+    if (this.#matched > 0) this.#end[this.#match] = this.#tokens.length;
   }
 
   /** The longest suffix of the tokens that occurs earlier too: its length, and the index after that occurrence. */
@@ -52,7 +54,6 @@ export class SuffixAutomaton {
     this.#match = next;
     this.#matched++;
     this.#matchEnd = this.#end[next] as number;
-    this.#end[next] = this.#tokens.length + 1;
   }
 
   #state(length: number, end: number): number {

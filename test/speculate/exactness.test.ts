@@ -67,7 +67,7 @@ const partial = (plain: readonly number[], promptLength: number): Speculation =>
   return async (target) => {
     const drafter = await inner(target);
     let round = 0;
-    return { propose: (request) => (round++ % 2 === 0 ? drafter.propose(request) : { ids: [] }) };
+    return { length: 6, propose: (request) => (round++ % 2 === 0 ? drafter.propose(request) : { ids: [] }) };
   };
 };
 
@@ -110,6 +110,36 @@ describe.each(models)('$name', ({ path }) => {
       expect((await run(speculate())).ids).toEqual(plain);
     });
 
+    it('a perfect draft of four takes the fewest steps', async () => {
+      const four: Speculation = async (target) => ({
+        ...(await oracle(plain, prompt.length, () => true)(target)),
+        length: 4,
+      });
+      const { ids, stats } = await run(four);
+      expect(ids).toEqual(plain);
+      // one token from the prompt, then five a step
+      expect(stats.speculation?.steps).toBe(Math.ceil((tokens - 1) / 5));
+    });
+
+    it('leaves the sequence as plain decoding does', async () => {
+      const states = [];
+      for (const speculate of [undefined, oracle(plain, prompt.length, random(7)), lookahead()]) {
+        await using sequence = await model.sequence();
+        await sequence.feed(prompt);
+        for await (const _ of sequence.generate({
+          ...options,
+          maxTokens: 12,
+          ignoreEos: true,
+          ...(speculate ? { speculate } : {}),
+        }));
+        await sequence.feed([5, 6]);
+        const { ids } = await sequence.generate({ maxTokens: 8, ignoreEos: true }).completion();
+        states.push([...sequence.ids, ...ids]);
+      }
+      expect(states[1]).toEqual(states[0]);
+      expect(states[2]).toEqual(states[0]);
+    });
+
     it('an oracle is accepted', async () => {
       const { stats } = await run(oracle(plain, prompt.length, () => true));
       expect(stats.speculation?.accepted).toBeGreaterThan(0);
@@ -126,7 +156,7 @@ describe.each(models)('$name', ({ path }) => {
         ...mates.map((ids, i) => run(i % 2 === 0 ? lookahead() : promptLookup({ minMatch: 1 }), ids, 20)),
       ]);
       expect(first?.ids).toEqual(plain);
-      rest.forEach((result, i) => expect(result.ids).toEqual(alone[i]?.ids));
+      expect(rest.map(({ ids }) => ids)).toEqual(alone.map(({ ids }) => ids));
     });
   });
 });
