@@ -100,6 +100,8 @@ class Attention {
     }
     int64_t to = step_.base(seq);
     for (int64_t row = step_.first[seq]; row < step_.first[seq + 1]; ++row, ++to) {
+      // a page may come from another sequence, whose rows must not show in a saved state
+      if (to % a_.cache.page_tokens == 0) rows.clear(kv_head, to);
       const float* k = a_.k.f32(row) + kv_head * d;
       float* key = rows.key(kv_head, to);
       for (int64_t j = 0; j < d; ++j) key[j * width] = k[j];

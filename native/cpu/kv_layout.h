@@ -33,10 +33,10 @@ class KvLayout {
   int64_t value(int64_t kv_head, int64_t token) const {
     return head(kv_head) + (page_tokens_ + token) * head_dim_;
   }
+  int64_t head(int64_t kv_head) const { return kv_head * head_elements(); }
+  int64_t head_elements() const { return 2 * page_tokens_ * head_dim_; }
 
  private:
-  int64_t head(int64_t kv_head) const { return kv_head * 2 * page_tokens_ * head_dim_; }
-
   int64_t kv_heads_, head_dim_, page_tokens_, width_;
 };
 
@@ -51,6 +51,10 @@ class KvRows {
   }
   float* value(int64_t kv_head, int64_t row) const {
     return page(row) + layout_.value(kv_head, row % cache_.page_tokens);
+  }
+  // Zeroes the kv head's part of the page that holds `row`.
+  void clear(int64_t kv_head, int64_t row) const {
+    std::fill_n(page(row) + layout_.head(kv_head), layout_.head_elements(), 0.0f);
   }
 
  private:
