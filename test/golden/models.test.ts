@@ -40,7 +40,9 @@ describe.each(cases)('$name', ({ name, path }) => {
   const reason = missing(file, path);
   if (reason) return void it.skip(`needs its files: ${reason}`, () => {});
   const golden = readSafetensors(file);
-  const prompts = [...golden.keys()].filter((key) => key.endsWith('.prompt_ids')).map((key) => key.slice(0, -'.prompt_ids'.length));
+  const prompts = [...golden.keys()]
+    .filter((key) => key.endsWith('.prompt_ids'))
+    .map((key) => key.slice(0, -'.prompt_ids'.length));
   const ints = (key: string): Int32Array => golden.get(key)?.data as Int32Array;
   const floats = (key: string): Float32Array => golden.get(key)?.data as Float32Array;
   let model: Model;
@@ -51,20 +53,26 @@ describe.each(cases)('$name', ({ name, path }) => {
 
   it('has twelve prompts', () => expect(prompts).toHaveLength(12));
 
-  it.each(prompts)('%s: last logits and 96 greedy tokens', async (prompt) => {
-    const ids = ints(`${prompt}.prompt_ids`);
-    const logits = await model.logits(ids);
-    const last = logits.subarray(logits.length - model.info.vocab);
-    expect(maxDifference(last, floats(`${prompt}.last_logits`))).toBeLessThanOrEqual(tolerance);
-    const { ids: greedy } = await model.complete(ids, { maxTokens: 96, ignoreEos: true });
-    expect(greedy).toEqual([...ints(`${prompt}.greedy_ids`)]);
-  }, 120_000);
+  it.each(prompts)(
+    '%s: last logits and 96 greedy tokens',
+    async (prompt) => {
+      const ids = ints(`${prompt}.prompt_ids`);
+      const logits = await model.logits(ids);
+      const last = logits.subarray(logits.length - model.info.vocab);
+      expect(maxDifference(last, floats(`${prompt}.last_logits`))).toBeLessThanOrEqual(tolerance);
+      const { ids: greedy } = await model.complete(ids, { maxTokens: 96, ignoreEos: true });
+      expect(greedy).toEqual([...ints(`${prompt}.greedy_ids`)]);
+    },
+    120_000,
+  );
 
   it('perplexity within 0.1 %', async () => {
     const nll = floats('perplexity.nll');
     const expected = nll.reduce((sum, value) => sum + value, 0) / nll.length;
     // the goldens of the two forms of tiny share one text
-    const text = ints('perplexity.ids') ?? (readSafetensors(`${goldenFolder}tiny.golden.safetensors`).get('perplexity.ids')?.data as Int32Array);
+    const text =
+      ints('perplexity.ids') ??
+      (readSafetensors(`${goldenFolder}tiny.golden.safetensors`).get('perplexity.ids')?.data as Int32Array);
     const got = await meanNll(model, text);
     expect(Math.abs(Math.exp(got - expected) - 1)).toBeLessThanOrEqual(1e-3);
   }, 300_000);

@@ -46,7 +46,11 @@ export class Fixture {
       { ...files.config.raw, ...changes },
       files.checkpoint,
     );
-    const program = await compile(graph, { logits }, { bounds: { t: maxStep, seqs: slots, rows: maxStep }, keepAll: true });
+    const program = await compile(
+      graph,
+      { logits },
+      { bounds: { t: maxStep, seqs: slots, rows: maxStep }, keepAll: true },
+    );
     const native = parseProgram(program.words);
     const weights = await loadWeights(files.file, native, program.weights, {});
     const pages = (slots * maxTokens) / pageTokens;
