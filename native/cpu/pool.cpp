@@ -20,8 +20,6 @@
 namespace crosscurrent::cpu {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr uint32_t kOpen = 1u << 31;
 constexpr uint32_t kPlace = 1u << 16;
 constexpr uint32_t kInside = kPlace - 1;
@@ -31,6 +29,14 @@ constexpr uint32_t kPlaces = kOpen - kPlace;
 constexpr auto kSpin = std::chrono::microseconds(300);
 constexpr int kPausesBetweenClockReads = 64;
 constexpr int kCallerPauses = 2000;  // ~20-40 us: about one chunk
+
+// A worker whose core another process took keeps its chunk for a slice of the scheduler. Where that happens,
+// a busy machine decodes slower on two threads than on one (235 tok/s against 519, load 8 on 2 cores): the
+// caller then goes on alone for a while, and tries again.
+constexpr auto kStall = std::chrono::milliseconds(1);
+constexpr int kStallChunks = 4;  // and longer than this many chunks of the caller
+constexpr auto kShortestSolo = std::chrono::milliseconds(10);
+constexpr auto kLongestSolo = std::chrono::milliseconds(320);
 
 thread_local bool in_chunk = false;
 
@@ -110,6 +116,12 @@ void Pool::run(int chunks, int max_threads, FunctionRef<void(int)> body) {
     return;
   }
   const std::unique_lock turn(turn_, std::adopt_lock);
+  const bool hot = hot_.load(std::memory_order_relaxed) > 0;
+  const Clock::time_point start = hot ? Clock::now() : Clock::time_point{};
+  if (hot && start < solo_until_) {
+    for (int chunk = 0; chunk < chunks; ++chunk) body(chunk);
+    return;
+  }
   start_workers(helpers);
 
   body_ = &body;
@@ -121,24 +133,38 @@ void Pool::run(int chunks, int max_threads, FunctionRef<void(int)> body) {
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
 
-  take_chunks();
+  const int taken = take_chunks();
 
   uint32_t gate = gate_.fetch_and(kInside, std::memory_order_acq_rel) & kInside;
   for (int i = 0; gate != 0 && i < kCallerPauses; ++i) {
     pause();
     gate = gate_.load(std::memory_order_acquire);
   }
-  while (gate != 0) {
-    gate_.wait(gate, std::memory_order_acquire);
-    gate = gate_.load(std::memory_order_acquire);
+  if (gate != 0) {
+    const Clock::time_point done = Clock::now();
+    while (gate != 0) {
+      gate_.wait(gate, std::memory_order_acquire);
+      gate = gate_.load(std::memory_order_acquire);
+    }
+    if (hot && taken > 0) note_wait((done - start) / taken, Clock::now() - done);
   }
   if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-void Pool::take_chunks() noexcept {
+void Pool::note_wait(Clock::duration chunk, Clock::duration waited) {
+  if (waited < kStall || waited < kStallChunks * chunk) return;
+  const Clock::time_point now = Clock::now();
+  // a stall long after the last one begins anew
+  const bool repeats = now < solo_until_ + 2 * solo_;
+  solo_ = repeats ? std::min<Clock::duration>(2 * solo_, kLongestSolo) : kShortestSolo;
+  solo_until_ = now + solo_;
+}
+
+int Pool::take_chunks() noexcept {
   in_chunk = true;
   const int chunks = chunks_;
-  for (int chunk; (chunk = next_.fetch_add(1, std::memory_order_relaxed)) < chunks;) {
+  int taken = 0;
+  for (int chunk; (chunk = next_.fetch_add(1, std::memory_order_relaxed)) < chunks; ++taken) {
     try {
       (*body_)(chunk);
     } catch (...) {
@@ -147,6 +173,7 @@ void Pool::take_chunks() noexcept {
     }
   }
   in_chunk = false;
+  return taken;
 }
 
 void Pool::work() {

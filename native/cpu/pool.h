@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -61,7 +62,8 @@ class Pool {
   // workers, runs on the caller alone: no caller ever waits for another.
   void run(int chunks, int max_threads, FunctionRef<void(int)> body);
 
-  // While one lives, workers spin briefly between regions instead of parking. One a step.
+  // While one lives, workers spin briefly between regions instead of parking, and a caller that had to wait
+  // for a worker whose core was taken goes on alone for a while. One a step.
   class StepScope {
    public:
     explicit StepScope(Pool& pool = instance()) : pool_(pool) {
@@ -76,10 +78,14 @@ class Pool {
   };
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   Pool();
   void start_workers(int count);
   void work();
-  void take_chunks() noexcept;
+  int take_chunks() noexcept;  // how many
+  // Judges how long the caller waited for workers after its own chunks, each of which took `chunk`.
+  void note_wait(Clock::duration chunk, Clock::duration waited);
 
   std::atomic<int> limit_;
   std::atomic<int> hot_{0};
@@ -87,6 +93,8 @@ class Pool {
   std::mutex turn_;  // held by the caller whose region has the workers
   int workers_ = 0;  // guarded by turn_
   bool can_start_ = true;
+  Clock::time_point solo_until_;  // guarded by turn_, as the next: regions of steps run on their caller alone
+  Clock::duration solo_{};
 
   // The region; written by the caller before `gate_` opens, read by workers that entered it.
   const FunctionRef<void(int)>* body_ = nullptr;
