@@ -133,6 +133,37 @@ const Test callers("pool: several callers at once are each served completely", [
   expect_equal(wrong.load(), 0, "regions with a wrong sum");
 });
 
+// In a step, a worker that keeps a chunk long after the caller's are done has lost its core.
+const Test stall("pool: after a stall the caller goes on alone, then not", [] {
+  const Pool::StepScope step;
+  const auto caller = std::this_thread::get_id();
+  const auto helped = [&](int helper_ms) {
+    std::atomic<int> count{0};
+    pool().run(64, 2, [&](int) {
+      const bool is_caller = std::this_thread::get_id() == caller;
+      if (!is_caller) count.fetch_add(1);
+      if (is_caller)
+        std::this_thread::sleep_for(std::chrono::microseconds(500));
+      else
+        sleep_ms(helper_ms);
+    });
+    return count.load() > 0;
+  };
+  bool stalled = false;
+  for (int attempt = 0; attempt < 20 && !stalled; ++attempt) {
+    stalled = helped(80);
+    sleep_ms(stalled ? 0 : 20);
+  }
+  expect(stalled, "a worker takes part");
+  expect(!helped(0), "on the caller alone");
+  bool again = false;
+  for (int attempt = 0; attempt < 20 && !again; ++attempt) {
+    sleep_ms(20);
+    again = helped(0);
+  }
+  expect(again, "with the worker again");
+});
+
 const Test idle("pool: no CPU time when idle, even inside a step that waits", [] {
   {
     const Pool::StepScope step;
