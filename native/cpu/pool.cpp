@@ -40,6 +40,12 @@ constexpr auto kLongestSolo = std::chrono::milliseconds(320);
 
 thread_local bool in_chunk = false;
 
+// Regions opened while one lives run on their caller.
+struct InChunk {
+  InChunk() { in_chunk = true; }
+  ~InChunk() { in_chunk = false; }
+};
+
 void pause() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -119,6 +125,7 @@ void Pool::run(int chunks, int max_threads, FunctionRef<void(int)> body) {
   const bool hot = hot_.load(std::memory_order_relaxed) > 0;
   const Clock::time_point start = hot ? Clock::now() : Clock::time_point{};
   if (hot && start < solo_until_) {
+    const InChunk nested;
     for (int chunk = 0; chunk < chunks; ++chunk) body(chunk);
     return;
   }
@@ -161,7 +168,7 @@ void Pool::note_wait(Clock::duration chunk, Clock::duration waited) {
 }
 
 int Pool::take_chunks() noexcept {
-  in_chunk = true;
+  const InChunk nested;
   const int chunks = chunks_;
   int taken = 0;
   for (int chunk; (chunk = next_.fetch_add(1, std::memory_order_relaxed)) < chunks; ++taken) {
@@ -172,7 +179,6 @@ int Pool::take_chunks() noexcept {
       next_.store(chunks, std::memory_order_relaxed);
     }
   }
-  in_chunk = false;
   return taken;
 }
 
