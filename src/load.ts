@@ -10,10 +10,9 @@ import {
   planModel,
   requireMemory,
 } from './model-plan.js';
-import { addon } from './native/addon.js';
+import { openAddon } from './native/addon.js';
 import { devices, loadWeights, openSession, parseProgram } from './native/index.js';
 import { openTokenizer, type Tokenizer } from './text/index.js';
-import { turn } from './turn.js';
 import { type ModelSource, openModelFiles } from './weights/open.js';
 
 export interface LoadOptions extends PlanOptions {
@@ -39,8 +38,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
   const { signal } = options;
   signal?.throwIfAborted();
   checkOptions(options);
-  addon();
-  await turn(); // opening the addon takes milliseconds: a turn of its own
+  await openAddon();
   const withSignal = signal ? { signal } : {};
   // closed in turn, last first, on dispose or when loading fails
   const opened: { close(): Promise<void> | void }[] = [];
