@@ -88,8 +88,12 @@ it('a load reports progress, and ends with what the report throws', async () => 
 it('a load ends early', async () => {
   using file = await openBytes(slow.model.file, 'slow.safetensors');
   const controller = new AbortController();
-  const loading = loadWeights(file, slow.program, slow.model.program.weights, { signal: controller.signal });
+  const { program, model } = slow;
+  // others keep the lane busy, so that it cannot end before it is aborted
+  const before = Array.from({ length: 16 }, () => loadWeights(file, program, model.program.weights));
+  const loading = loadWeights(file, program, model.program.weights, { signal: controller.signal });
   setImmediate(() => controller.abort(reason));
   await expect(loading).rejects.toBe(reason);
+  for (const weights of await Promise.all(before)) weights.close();
   expect(listeners(controller)).toBe(0);
 });
