@@ -33,7 +33,7 @@ export interface Prepared {
 
 /**
  * Text as it is generated: `for await (const piece of generation)`. Leaving the loop cancels. `completion()` collects everything instead.
- * A generation runs once.
+ * Reading it again generates anew.
  */
 export class Generation implements AsyncIterable<Piece> {
   readonly #host: GenerationHost;
