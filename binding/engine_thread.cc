@@ -5,6 +5,7 @@
 #include <system_error>
 #include <vector>
 
+#include "../native/cpu/thread_slice.h"
 #include "values.h"
 
 namespace crosscurrent::binding {
@@ -70,6 +71,7 @@ void Lane::post(std::unique_ptr<Job> job) {
 }
 
 void Lane::run() noexcept {
+  cpu::prefer_long_slice();
   std::unique_lock lock(mutex_);
   while (true) {
     wake_.wait(lock, [this] { return stopped_ || !queue_.empty(); });
@@ -116,6 +118,7 @@ Engine& Engine::of(napi_env env) {
 }
 
 Engine::Engine(napi_env env) {
+  cpu::prefer_short_slice();
   check(env, napi_create_threadsafe_function(env, nullptr, nullptr, text(env, "crosscurrent"), 0, 1, nullptr,
                                              nullptr, this, call_js, &to_js_));
   check(env, napi_unref_threadsafe_function(env, to_js_));

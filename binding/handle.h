@@ -7,6 +7,7 @@
 
 #include <node_api.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -127,9 +128,14 @@ class Handle final : public HandleBase {
   int64_t bytes_;
 };
 
+// Most that a handle says it keeps. V8 answers 64 MiB of news with collections at once, 5 to 10 ms each on
+// the event loop; of forgotten handles a few of this size still set one off.
+constexpr uint64_t kMostToldBytes = 16u << 20;
+
 // `bytes`: what the garbage collector should know that the handle keeps.
 template <class T>
 napi_value make_handle(napi_env env, std::shared_ptr<T> value, uint64_t bytes = 0) {
+  bytes = std::min(bytes, kMostToldBytes);
   const napi_value wrapper = object(env);
   check(env, napi_type_tag_object(env, wrapper, &HandleKind<T>::tag));
   auto handle = std::make_unique<Handle<T>>(Engine::of(env).shared_from_this(), std::move(value), bytes);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "available_threads.h"
+#include "thread_slice.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <dlfcn.h>
@@ -183,6 +184,7 @@ int Pool::take_chunks() noexcept {
 }
 
 void Pool::work() {
+  prefer_long_slice();
   uint32_t seen = 0;
   auto idle_since = Clock::now();
   for (int pauses = 0;; ++pauses) {

@@ -45,8 +45,8 @@ const symbolNumber = { t: 1, seqs: 2, rows: 3 } as const;
 const stateNumber = { kv: 0, conv: 1, scan: 2 } as const;
 const formNumber = { f32: 0, matrix: 1 } as const;
 const arenaUnit = 64;
-/** Nodes lowered before the event loop gets its turn: well under a millisecond's work. */
-const nodesATurn = 32;
+/** Nodes lowered before the event loop gets its turn: a millisecond's work of code that runs for the first time. */
+const nodesATurn = 8;
 
 export const boundOf = (dim: Dim, bounds: Bounds): number =>
   typeof dim === 'number' ? dim : dim.times * bounds[dim.symbol];
@@ -62,6 +62,7 @@ export async function compile(
     if (!Number.isInteger(value) || value < 1)
       throw mismatch('INVALID_ARGUMENT', `bounds.${name}`, 'a positive integer', value);
   const nodes = reachable(graph, Object.values(outputs));
+  await turn();
   const plan = await planArena(graph, nodes, Object.values(outputs), bounds, options.keepAll ?? false);
 
   const buffers: number[] = [];
@@ -93,6 +94,7 @@ export async function compile(
     record[1] = record.length;
     records.push(...record);
   }
+  await turn();
   const labels = new Map<string, number>();
   const kept = new Set(nodes.flatMap((node) => Object.values(node.results).map((tensor) => tensor.id)));
   for (const [label, tensor] of graph.labels)

@@ -1,5 +1,6 @@
 import { Graph } from '../graph/graph.js';
 import type { Tensor } from '../graph/tensor.js';
+import { turn } from '../turn.js';
 import { Config, type RawConfig } from '../weights/config.js';
 import { type Checkpoint, Weights } from '../weights/weights.js';
 
@@ -42,8 +43,10 @@ export function defineModel<C extends ModelShape>(
 ): ModelDefinition {
   const build = async (raw: RawConfig, checkpoint: Checkpoint): Promise<BuiltModel> => {
     const config = read(new Config(raw));
+    await turn();
     const graph = new Graph();
     const forward = assemble(config, new Weights(graph, checkpoint));
+    await turn();
     const logits = graph.label('logits', await forward(graph.input('ids')));
     const { vocab, dim, layers, maxPositions } = config;
     return { graph, logits, shape: { vocab, dim, layers, maxPositions } };

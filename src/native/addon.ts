@@ -31,7 +31,10 @@ export function addon(): NativeAddon {
 export async function openAddon(): Promise<void> {
   if (loaded) return;
   try {
-    const finder = require('node-gyp-build') as Finder;
+    await turn();
+    const found = require.resolve('node-gyp-build');
+    await turn();
+    const finder = require(found) as Finder;
     await turn();
     const file = finder.path(root);
     await turn();

@@ -3,7 +3,7 @@ import { addon } from './addon.js';
 import type { TensorFile } from './file.js';
 import { type JobOptions, runJob } from './job.js';
 import type { NativeProgram } from './program.js';
-import { turn } from './transfer.js';
+import { turn } from '../turn.js';
 import type { SpecsHandle, WeightsHandle } from './types.js';
 
 /** Weights as the device holds them. */
@@ -25,8 +25,8 @@ export class NativeWeights {
   }
 }
 
-/** Parts of weights described in one call: a millisecond's worth. */
-const partsATurn = 500;
+/** Parts of weights described in one call: less than a millisecond's worth. */
+const partsATurn = 32;
 
 async function describe(weights: readonly WeightSpec[]): Promise<SpecsHandle> {
   const native = addon();

@@ -50,8 +50,11 @@ export function decoder(
   return async (ids) => {
     let h = graph.label('hidden.0', embedded(ids)); // [t, dim]
     for (const i of config.layers.keys()) {
-      h = graph.label(`hidden.${i + 1}`, layer(model.at('layers', i), i)(h));
-      await turn(); // a deep model takes longer to put together than the event loop may wait
+      // code that runs for the first time takes milliseconds, and a deep model takes longer than the event loop may wait
+      const forward = layer(model.at('layers', i), i);
+      await turn();
+      h = graph.label(`hidden.${i + 1}`, forward(h));
+      await turn();
     }
     return logits(graph.label('final_norm', finalNorm(h))); // [rows, vocab]
   };

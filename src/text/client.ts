@@ -1,4 +1,4 @@
-import { SHARE_ENV, Worker, type WorkerOptions } from 'node:worker_threads';
+import { MessageChannel, SHARE_ENV, Worker, type WorkerOptions } from 'node:worker_threads';
 import { CrosscurrentError } from '../errors.js';
 import type { FromWorker, Replies, Request, ToWorker, WireError } from './protocol.js';
 
@@ -32,6 +32,11 @@ export class TextWorker {
   private nextId = 1;
   private users = 0;
   private failure: CrosscurrentError | undefined;
+
+  /** Makes node load what the first worker of a process needs on this side, a third of the time that `acquire` then takes. */
+  static prepare(): void {
+    if (TextWorker.current === undefined) new MessageChannel().port1.on('message', () => {}).close();
+  }
 
   /** Each `acquire` is answered by one `release`. */
   static acquire(): TextWorker {

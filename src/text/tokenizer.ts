@@ -54,8 +54,12 @@ export async function openTokenizer(
   options: { signal?: AbortSignal } = {},
 ): Promise<Tokenizer | undefined> {
   options.signal?.throwIfAborted();
-  await nextTurn(); // starting the worker takes 2 ms: not in one turn with what the caller just did
+  // the parts of starting the worker take 1 to 3 ms each: not in one turn with what the caller just did
+  await nextTurn();
+  TextWorker.prepare();
+  await nextTurn();
   const worker = TextWorker.acquire();
+  await nextTurn();
   let opened: Opened | undefined;
   try {
     opened = await worker.ask({ kind: 'open', source }, options.signal);
