@@ -1,9 +1,9 @@
 import type { WeightSpec } from '../graph/graph.js';
+import { turn } from '../turn.js';
 import { addon } from './addon.js';
 import type { TensorFile } from './file.js';
 import { type JobOptions, runJob } from './job.js';
 import type { NativeProgram } from './program.js';
-import { turn } from '../turn.js';
 import type { SpecsHandle, WeightsHandle } from './types.js';
 
 /** Weights as the device holds them. */
