@@ -23,6 +23,13 @@ constexpr bool kSm90 = true;
 constexpr bool kSm90 = false;
 #endif
 
+// What a load may ask of L2. The numbers are those that `createpolicy` gives for a fraction of 1.
+enum class CachePolicy : uint64_t {
+  normal = 0x1000000000000000,
+  evict_first = 0x12F0000000000000,
+  evict_last = 0x14F0000000000000,
+};
+
 // --- shared memory and asynchronous copies (sm_80) ---
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
@@ -33,6 +40,13 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, int bytes = 16) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(bytes)
+               : "memory");
+}
+
+// 16 bytes that are read once: first to leave L2.
+__device__ __forceinline__ void copy_async_streaming(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+               "l"(global), "l"(static_cast<uint64_t>(CachePolicy::evict_first))
                : "memory");
 }
 
@@ -55,9 +69,9 @@ __device__ __forceinline__ void copy_async_wait() {
 // 16 bytes that are read once: past L1, first to leave L2.
 __device__ __forceinline__ uint4 load_streaming(const void* global) {
   uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::evict_first.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(global));
+               : "l"(global), "l"(static_cast<uint64_t>(CachePolicy::evict_first)));
   return v;
 }
 
@@ -247,13 +261,6 @@ __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, int parity) {
 }
 
 // --- bulk copies and TMA (sm_90); one thread issues, `barrier` counts the bytes ---
-
-// What a load may ask of L2. The numbers are those that `createpolicy` gives for a fraction of 1.
-enum class CachePolicy : uint64_t {
-  normal = 0x1000000000000000,
-  evict_first = 0x12F0000000000000,
-  evict_last = 0x14F0000000000000,
-};
 
 // `bytes` and both addresses are multiples of 16.
 __device__ __forceinline__ void bulk_load(void* shared, const void* global, int bytes, uint64_t* barrier,

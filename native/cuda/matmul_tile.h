@@ -1,0 +1,50 @@
+// Shapes of the matmul kernels: pure functions of architecture and matrix.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "arch.h"
+#include "pack.h"
+
+namespace crosscurrent::cuda {
+
+// The streaming kernel (matmul_stream.cuh). A block is `n_warps` panels side by side times `k_warps` shares
+// of k; `cluster` blocks split k further. Never a function of m: a row has the same bits whatever the batch.
+struct StreamTile {
+  int n_warps;
+  int k_warps;
+  int cluster;
+
+  int warps() const { return n_warps * k_warps; }
+};
+
+constexpr int kStreamTokens = 16;   // rows of x a pass
+constexpr int kSlabColumns = 1024;  // of x kept in shared memory
+constexpr int kStreamDepth4 = 4;    // blocks of a warp under way, int4
+constexpr int kStreamDepth8 = 2;    // int8
+
+// Wide tiles read x least; then k is split until there is enough work for every multiprocessor: 16 warps
+// each.
+inline StreamTile stream_tile(const Arch& arch, const PackedShape& s) {
+  const int64_t enough = 3 * int64_t{arch.sms} / 2;  // blocks of 8 warps; two fit a multiprocessor
+  const int most = arch.has_dependent_launch() ? 8 : 1;
+  for (const int n_warps : {4, 2, 1}) {
+    const int64_t tiles = ceil_div<int64_t>(s.panels(), n_warps);
+    for (int cluster = 1; cluster <= most; cluster *= 2) {
+      for (const int warps : {8, 16}) {
+        if (warps == 16 && cluster < most) continue;
+        const int k_warps = warps / n_warps;
+        const bool shares = s.blocks() >= int64_t{k_warps} * cluster;  // every warp gets a block
+        if (shares && tiles * cluster * (warps / 8) >= enough) return {n_warps, k_warps, cluster};
+      }
+    }
+  }
+  // A small matrix: as many warps as there are blocks.
+  int cluster = 1, k_warps = 1;
+  while (k_warps < 8 && s.blocks() >= 2 * k_warps) k_warps *= 2;
+  while (cluster < most && s.blocks() >= int64_t{2} * cluster * k_warps) cluster *= 2;
+  return {1, k_warps, cluster};
+}
+
+}  // namespace crosscurrent::cuda
