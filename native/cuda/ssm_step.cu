@@ -84,11 +84,11 @@ struct Rows {
     }
     return y[0];
   }
-  static __device__ int output_row(int lane) { return kRows == 4 ? (lane & 1) * 2 + (lane >> 1) : lane; }
+  static __device__ int output_row(int lane) { return kRows == 4 ? lane % 2 * 2 + lane / 2 : lane; }
 };
 
 template <class T, int kRows, int kVectors>
-__global__ void __launch_bounds__(kStepThreads)
+__global__ void __launch_bounds__(kStepThreads, 4)
     ssd_step_kernel(const __grid_constant__ SsdStepArgs args, int most_accepted, int most_nodes,
                     uint32_t* arrivals) {
   constexpr int kBlockRows = kRows * kGroups, kWidth = 32 * kVectors;
@@ -295,18 +295,15 @@ void run(const SsdStepArgs& args, Workspace workspace, cudaStream_t stream) {
 
 template <class T, int kVectors>
 void with_rows(const SsdStepArgs& args, Workspace workspace, cudaStream_t stream) {
+  constexpr int kMost = step_most_rows(32 * kVectors);
   const SsmStepTile tile =
       ssm_step_tile(current_arch(), args.heads, args.head_dim, args.states, args.sequences.seqs);
-  if constexpr (kVectors <= 4) {
-    if (tile.rows == 4) return run<T, 4, kVectors>(args, workspace, stream);
-  }
-  tile.rows == 2 ? run<T, 2, kVectors>(args, workspace, stream)
-                 : run<T, 1, kVectors>(args, workspace, stream);
+  tile.rows == kMost ? run<T, kMost, kVectors>(args, workspace, stream)
+                     : run<T, 1, kVectors>(args, workspace, stream);
 }
 
 template <class T>
 void with_states(const SsdStepArgs& args, Workspace workspace, cudaStream_t stream) {
-  if (args.states <= 32) return with_rows<T, 1>(args, workspace, stream);
   if (args.states <= 64) return with_rows<T, 2>(args, workspace, stream);
   if (args.states <= 128) return with_rows<T, 4>(args, workspace, stream);
   with_rows<T, 8>(args, workspace, stream);
