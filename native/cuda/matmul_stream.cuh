@@ -25,9 +25,9 @@ struct StreamParameters {
   const int32_t* permutation;  // or null
   bf16* y;
   int64_t x_stride, y_stride, scales_offset, zeros_offset;
-  int m, n, k;                               // n: of y
-  int panels, blocks, groups, group_blocks;  // group_blocks: blocks that share a scale
-  int n_warps, k_warps, cluster;
+  int m, n, k;                                    // n: of y
+  int panels, blocks, groups, group_blocks_log2;  // blocks that share a scale
+  int n_warps_log2, k_warps_log2, cluster_log2;
   bool bf16_scales, gated;
 };
 
@@ -80,31 +80,32 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
   extern __shared__ __align__(128) unsigned char shared[];
 
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int n_warp = warp % p.n_warps, k_warp = warp / p.n_warps;
-  const int rank = static_cast<int>(blockIdx.x) % p.cluster,
-            row_tile = static_cast<int>(blockIdx.x) / p.cluster;
+  const int n_warps = 1 << p.n_warps_log2, k_warps = 1 << p.k_warps_log2, cluster = 1 << p.cluster_log2;
+  const int n_warp = warp & (n_warps - 1), k_warp = warp >> p.n_warps_log2;
+  const int rank = static_cast<int>(blockIdx.x) & (cluster - 1);
+  const int row_tile = static_cast<int>(blockIdx.x) >> p.cluster_log2;
   const int first_token = static_cast<int>(blockIdx.y) * kStreamTokens;
   const int tokens = min(kTokens, p.m - first_token);
-  const int panel = row_tile * p.n_warps + n_warp;
+  const int panel = row_tile * n_warps + n_warp;
   // Blocks [first, last) of k belong to this block of the cluster; its k_warps take them in turn.
-  const int first = static_cast<int>(int64_t{p.blocks} * rank / p.cluster);
-  const int last = static_cast<int>(int64_t{p.blocks} * (rank + 1) / p.cluster);
+  const int first = static_cast<int>(static_cast<unsigned>(p.blocks * rank) >> p.cluster_log2);
+  const int last = static_cast<int>(static_cast<unsigned>(p.blocks * (rank + 1)) >> p.cluster_log2);
   const int mine = first + k_warp;
-  const int count = panel < p.panels && mine < last ? (last - mine + p.k_warps - 1) / p.k_warps : 0;
+  const int count = panel < p.panels && mine < last ? (last - mine + k_warps - 1) >> p.k_warps_log2 : 0;
 
   auto* const slab = reinterpret_cast<bf16*>(shared);  // [kTokens][kSlabStride]
   uint4* const ring = reinterpret_cast<uint4*>(shared + kTokens * kSlabStride * 2) +
                       warp * kDepth * kTiles * kPieces * 32 + lane;
 
-  const int64_t block_bytes = kPanelRows * kBlockColumns * kBits / 8;
-  const std::byte* const weights = p.weight + (int64_t{panel} * p.blocks + mine) * block_bytes + lane * 16;
+  constexpr int kBlockBytes = kPanelRows * kBlockColumns * kBits / 8;
+  const std::byte* const weights = p.weight + (int64_t{panel} * p.blocks + mine) * kBlockBytes + lane * 16;
   const std::byte* const scales =
       p.weight + p.scales_offset + int64_t{panel} * p.groups * 128 + lane / 4 * 16;
   const std::byte* const zeros = p.weight + p.zeros_offset + int64_t{panel} * p.groups * 64 + lane / 4 * 8;
 
   const auto fetch = [&](int i) {
     if (i < count) {
-      const std::byte* from = weights + i * p.k_warps * block_bytes;
+      const std::byte* from = weights + int64_t{i * k_warps} * kBlockBytes;
       uint4* slot = ring + i % kDepth * (kTiles * kPieces * 32);
 #pragma unroll
       for (int j = 0; j < kTiles * kPieces; ++j) copy_async_streaming(slot + 32 * j, from + 512 * j);
@@ -116,10 +117,10 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
   uint2 zero_bits[kScaleSets] = {};
   const auto fetch_scales = [&](int i) {
     if (i >= count) return;
-    const int block = mine + i * p.k_warps;
+    const int block = mine + i * k_warps;
 #pragma unroll
     for (int set = 0; set < kScaleSets; ++set) {
-      const int group = kGroup32 ? 2 * block + set : block / p.group_blocks;
+      const int group = kGroup32 ? 2 * block + set : block >> p.group_blocks_log2;
       scale_bits[set] = __ldg(reinterpret_cast<const uint4*>(scales + group * 128));
       if (kZero) zero_bits[set] = __ldg(reinterpret_cast<const uint2*>(zeros + group * 64));
     }
@@ -137,8 +138,11 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
     const int slab_first = first + s * kSlabBlocks;
     const int columns = min(kSlabBlocks, last - slab_first) * kBlockColumns;
     if (s > 0) __syncthreads();  // the slab before is done with
-    for (int piece = static_cast<int>(threadIdx.x); piece < tokens * columns / 8; piece += blockDim.x) {
-      const int token = piece / (columns / 8), c = piece % (columns / 8) * 8;
+#pragma unroll 1
+    for (int piece = static_cast<int>(threadIdx.x); piece < tokens * (kSlabColumns / 8);
+         piece += blockDim.x) {
+      const int token = piece / (kSlabColumns / 8), c = piece % (kSlabColumns / 8) * 8;
+      if (c >= columns) continue;
       const int column = slab_first * kBlockColumns + c;
       const bf16* row = p.x + (first_token + token) * p.x_stride;
       uint4 v = {};  // beyond k: zeros, for 0 * NaN is NaN
@@ -159,11 +163,11 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
     }
     __syncthreads();
 
-    for (; i < count && mine + i * p.k_warps < slab_first + kSlabBlocks; ++i) {
+    for (; i < count && mine + i * k_warps < slab_first + kSlabBlocks; ++i) {
       copy_async_wait<kDepth - 1>();
       const uint4* const slot = ring + i % kDepth * (kTiles * kPieces * 32);
       uint32_t b[kTokenTiles][8];  // of the block's 64 columns, 4 steps of 2 registers
-      const bf16* const columns_here = slab + (mine + i * p.k_warps - slab_first) * kBlockColumns;
+      const bf16* const columns_here = slab + (mine + i * k_warps - slab_first) * kBlockColumns;
 #pragma unroll
       for (int t = 0; t < kTokenTiles; ++t) {
         const bf16* row = columns_here + (8 * t + lane % 8) * kSlabStride + lane / 8 * 8;
@@ -226,7 +230,7 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
   // Sums to shared memory, over the ring: [k_warp][token][row], padded so that a warp meets no bank twice.
   copy_async_wait<0>();
   __syncthreads();
-  const int rows = p.n_warps * kPanelRows, row_stride = rows + 4;
+  const int rows = n_warps * kPanelRows, row_stride = rows + 4;
   auto* const sums = reinterpret_cast<float*>(shared);
   float* const own = sums + k_warp * kTokens * row_stride + n_warp * kPanelRows;
 #pragma unroll
@@ -240,21 +244,23 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
       }
     }
   }
-  if (p.cluster > 1) {
+  if (cluster > 1) {
     if constexpr (kSm90) cluster_sync();
   } else {
     __syncthreads();
   }
 
   // This block finishes a share of the tile's outputs, four at a time.
-  const int outputs = p.gated ? rows / 2 : rows, share = outputs / p.cluster;
+  const int outputs = p.gated ? rows / 2 : rows,
+            share_log2 = p.n_warps_log2 + (p.gated ? 5 : 6) - p.cluster_log2;
   const auto sum_of = [&](int token, int row) {
     float4 sum = {};
-    for (int peer = 0; peer < p.cluster; ++peer) {
-      for (int w = 0; w < p.k_warps; ++w) {
+#pragma unroll 1
+    for (int peer = 0; peer < cluster; ++peer) {
+      for (int w = 0; w < k_warps; ++w) {
         const float* from = sums + (w * kTokens + token) * row_stride + row;
         float4 v;
-        if (p.cluster > 1) {
+        if (cluster > 1) {
           if constexpr (kSm90) v = load_remote(remote_address(from, peer));
         } else {
           v = *reinterpret_cast<const float4*>(from);
@@ -264,8 +270,9 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
     }
     return sum;
   };
-  for (int item = static_cast<int>(threadIdx.x); item < tokens * share / 4; item += blockDim.x) {
-    const int token = item / (share / 4), output = rank * share + item % (share / 4) * 4;
+  for (int item = static_cast<int>(threadIdx.x); item < tokens << (share_log2 - 2); item += blockDim.x) {
+    const int token = item >> (share_log2 - 2);
+    const int output = (rank << share_log2) + 4 * (item & ((1 << (share_log2 - 2)) - 1));
     const int row = p.gated ? output / 32 * 64 + output % 32 : output;
     const int column = row_tile * outputs + output;
     if (column >= p.n) continue;
@@ -278,21 +285,20 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
     bf16* const out = p.y + (first_token + token) * p.y_stride + column;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      if (column + e >= p.n) break;
-      if (p.bias != nullptr) {
+      const bool inside = column + e < p.n;
+      if (p.bias != nullptr && inside) {
         values[e] += __bfloat162float(p.bias[column + e]);
         if (p.gated) up[e] += __bfloat162float(p.bias[p.n + column + e]);
       }
       if (p.gated) values[e] = values[e] / (1.0f + __expf(-values[e])) * up[e];
+      if (inside && column + 4 > p.n) out[e] = __float2bfloat16(values[e]);
     }
     if (column + 4 <= p.n) {
       *reinterpret_cast<uint2*>(out) = {pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3])};
-    } else {
-      for (int e = 0; column + e < p.n; ++e) out[e] = __float2bfloat16(values[e]);
     }
   }
-  if (p.cluster > 1) {
-    if constexpr (kSm90) cluster_sync();  // no block leaves while others read its sums
+  if (cluster > 1) {
+    if constexpr (kSm90) cluster_sync_relaxed();  // no block leaves while others read its sums
   }
 }
 
@@ -307,6 +313,7 @@ inline size_t stream_shared_bytes(const StreamTile& tile, int bits, int token_ti
 
 template <int kBits, bool kZero>
 void launch_stream(const PackedMatmulArgs& a, const StreamTile& tile, cudaStream_t stream) {
+  const auto log2 = [](int power) { return std::countr_zero(static_cast<unsigned>(power)); };
   const PackedShape& s = a.shape;
   StreamParameters p{.weight = static_cast<const std::byte*>(a.weight),
                      .x = a.x,
@@ -323,10 +330,10 @@ void launch_stream(const PackedMatmulArgs& a, const StreamTile& tile, cudaStream
                      .panels = static_cast<int>(s.panels()),
                      .blocks = static_cast<int>(s.blocks()),
                      .groups = static_cast<int>(s.groups()),
-                     .group_blocks = std::max(1, s.group / kBlockColumns),
-                     .n_warps = tile.n_warps,
-                     .k_warps = tile.k_warps,
-                     .cluster = tile.cluster,
+                     .group_blocks_log2 = s.group == 128 ? 1 : 0,
+                     .n_warps_log2 = log2(tile.n_warps),
+                     .k_warps_log2 = log2(tile.k_warps),
+                     .cluster_log2 = log2(tile.cluster),
                      .bf16_scales = s.scale_type == ScaleType::bf16,
                      .gated = s.gated};
   const int token_tiles = a.m <= 8 ? 1 : 2;
