@@ -185,6 +185,17 @@ napi_value read_of_file(napi_env env, napi_callback_info info) {
   });
 }
 
+// fileDigest(file: File): Promise<Uint8Array>
+napi_value digest_of_file(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    const Args args(env, info, "fileDigest");
+    return Engine::of(env).post(
+        env, LaneId::load, nullptr,
+        [store = args.handle<TensorStore>(0, "file")](Control&) { return store->digest(); },
+        [](napi_env env, uint64_t digest) { return typed_array(env, std::as_bytes(std::span(&digest, 1))); });
+  });
+}
+
 std::vector<int64_t> read_shape(const Args& args, napi_value value, const std::string& name) {
   std::vector<int64_t> shape;
   int64_t elements = 1;
@@ -302,6 +313,7 @@ void define_weights(napi_env env, napi_value exports) {
           {"fileStrings", strings_of_file},
           {"fileNumbers", numbers_of_file},
           {"fileRead", read_of_file},
+          {"fileDigest", digest_of_file},
           {"newSpecs", new_specs},
           {"addSpecs", add_specs},
           {"loadWeights", load_weights},

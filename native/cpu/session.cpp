@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../error.h"
+#include "../hash.h"
 #include "pool.h"
 
 namespace crosscurrent::cpu {
@@ -24,14 +25,13 @@ struct SaveHeader {
 };
 
 uint64_t state_hash(const Program& program) {
-  uint64_t hash = 0xcbf29ce484222325;
-  const auto mix = [&](int32_t word) { hash = (hash ^ static_cast<uint32_t>(word)) * 0x100000001b3; };
+  Fnv1a hash;
   for (const StateShape& state : program.states) {
-    mix(static_cast<int32_t>(state.kind));
-    mix(state.elements);
-    mix(state.pending_elements);
+    hash.add_word(static_cast<uint64_t>(state.kind));
+    hash.add_word(static_cast<uint64_t>(state.elements));
+    hash.add_word(static_cast<uint64_t>(state.pending_elements));
   }
-  return hash;
+  return hash.value();
 }
 
 uint64_t multiply(uint64_t a, uint64_t b) {

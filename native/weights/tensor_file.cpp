@@ -1,11 +1,13 @@
 #include "tensor_file.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <filesystem>
 #include <map>
 
 #include "../error.h"
+#include "../hash.h"
 #include "file_image.h"
 #include "gguf.h"
 #include "safetensors.h"
@@ -242,6 +244,22 @@ size_t TensorStore::index_of(const TensorEntry& entry) const {
 
 FileImage& TensorStore::image_of(const TensorEntry& entry) const {
   return *images_[static_cast<size_t>(tensors_[index_of(entry)].file)];
+}
+
+uint64_t TensorStore::digest() const {
+  constexpr uint64_t kSampleBytes = 64;
+  Fnv1a hash;
+  for (const TensorEntry& entry : tensors_) {
+    hash.add(std::as_bytes(std::span(entry.name)));
+    hash.add_word(static_cast<uint64_t>(entry.dtype));
+    hash.add(std::as_bytes(std::span(entry.shape)));
+    hash.add_word(entry.bytes);
+    std::array<std::byte, kSampleBytes> sample;
+    const std::span part(sample.data(), std::min(kSampleBytes, entry.bytes));
+    read(entry, (entry.bytes - part.size()) / 2, part);
+    hash.add(part);
+  }
+  return hash.value();
 }
 
 void TensorStore::check_unchanged() const {

@@ -1,6 +1,7 @@
+import { turn } from '../turn.js';
 import { addon } from './addon.js';
 import { runJob } from './job.js';
-import { received, sendable, turn } from './transfer.js';
+import { received, sendable } from './transfer.js';
 import type { FileHandle, TensorInfo } from './types.js';
 
 export interface FileInfo {
@@ -50,6 +51,11 @@ export class TensorFile {
   /** The stored bytes of a tensor. */
   async read(tensor: string): Promise<Uint8Array> {
     return received(await addon().fileRead(this.handle, tensor), Uint8Array);
+  }
+
+  /** Tells models apart at little cost: a hash of the tensors' names, types and shapes, and of a few bytes of each. */
+  async digest(): Promise<Uint8Array> {
+    return addon().fileDigest(this.handle);
   }
 
   close(): void {

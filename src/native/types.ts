@@ -104,6 +104,7 @@ export interface NativeAddon {
   ): Promise<{ bytes: Uint8Array | ResultHandle; offsets: Uint32Array | ResultHandle }>;
   fileNumbers(file: FileHandle, key: string): Promise<Float64Array | ResultHandle>;
   fileRead(file: FileHandle, tensor: string): Promise<Uint8Array | ResultHandle>;
+  fileDigest(file: FileHandle): Promise<Uint8Array>;
 
   newSpecs(): SpecsHandle;
   addSpecs(specs: SpecsHandle, more: readonly WeightSpec[]): void;
