@@ -31,7 +31,7 @@ export async function inspectCommand(
       ['memory for', `${report.context} tokens a sequence`],
       ['  weights', `${showBytes(memory.weights)} (as stored)`],
       ['  activations', showBytes(memory.activations)],
-      ['  states', showBytes(memory.states)],
+      ['  states', `${showBytes(memory.states)} (${showBytes(memory.drafts)} of them for speculation)`],
       ['  cache', showBytes(memory.cache)],
       ['  total', showBytes(memory.total)],
     ]),

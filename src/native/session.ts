@@ -1,7 +1,7 @@
 import { addon } from './addon.js';
 import { runJob } from './job.js';
 import type { NativeProgram } from './program.js';
-import { received, sendable } from './transfer.js';
+import { received, receivedAfter, sendable } from './transfer.js';
 import type { SessionBytes, SessionHandle, SessionLimits, SessionOptions } from './types.js';
 import type { NativeWeights } from './weights.js';
 
@@ -61,8 +61,9 @@ export class Session {
     return addon().copyUnits(this.handle, slotPairs, pagePairs);
   }
 
-  async save(slot: number, pages: Int32Array): Promise<Uint8Array> {
-    return received(await addon().save(this.handle, slot, pages), Uint8Array);
+  /** The state after `room` zeros, which are the caller's. */
+  async save(slot: number, pages: Int32Array, room = 0): Promise<Uint8Array<ArrayBuffer>> {
+    return receivedAfter(room, await addon().save(this.handle, slot, pages));
   }
 
   /**
