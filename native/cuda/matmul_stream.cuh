@@ -28,6 +28,7 @@ struct StreamParameters {
   int m, n, k;                                    // n: of y
   int panels, blocks, groups, group_blocks_log2;  // blocks that share a scale
   int n_warps_log2, k_warps_log2, cluster_log2;
+  int received_offset;
   bool bf16_scales, gated;
 };
 
@@ -126,6 +127,9 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
     }
   };
 
+  if constexpr (kSm90) {
+    if (cluster > 1) cluster_arrive_relaxed();
+  }
   launch_dependents();
 #pragma unroll
   for (int i = 0; i < kDepth; ++i) fetch(i);
@@ -244,42 +248,56 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
       }
     }
   }
+  __syncthreads();
+
+  // Each block adds its shares, and sends each peer the rows that the peer finishes.
+  const int rows_log2 = p.n_warps_log2 + 6, finish_log2 = rows_log2 - p.cluster_log2;
+  auto* const received =
+      reinterpret_cast<float*>(shared + p.received_offset);  // [cluster][kTokens][1 << finish_log2]
+  if constexpr (kSm90) {
+    if (cluster > 1) cluster_wait();  // for the arrival at the start: every peer has begun
+  }
+  for (int item = static_cast<int>(threadIdx.x); item < tokens << (rows_log2 - 2); item += blockDim.x) {
+    const int token = item >> (rows_log2 - 2), row = 4 * (item & ((rows >> 2) - 1));
+    float4 sum = {};
+    for (int w = 0; w < k_warps; ++w) {
+      const float4 v = *reinterpret_cast<const float4*>(sums + (w * kTokens + token) * row_stride + row);
+      sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+    }
+    const int peer = row >> finish_log2, at = row & ((1 << finish_log2) - 1);
+    float* const to = received + (((rank * kTokens + token) << finish_log2) + at);
+    if (cluster > 1) {
+      if constexpr (kSm90) store_remote(remote_address(to, peer), sum);
+    } else {
+      *reinterpret_cast<float4*>(to) = sum;
+    }
+  }
   if (cluster > 1) {
     if constexpr (kSm90) cluster_sync();
   } else {
     __syncthreads();
   }
 
-  // This block finishes a share of the tile's outputs, four at a time.
-  const int outputs = p.gated ? rows / 2 : rows,
-            share_log2 = p.n_warps_log2 + (p.gated ? 5 : 6) - p.cluster_log2;
   const auto sum_of = [&](int token, int row) {
     float4 sum = {};
-#pragma unroll 1
+#pragma unroll 4
     for (int peer = 0; peer < cluster; ++peer) {
-      for (int w = 0; w < k_warps; ++w) {
-        const float* from = sums + (w * kTokens + token) * row_stride + row;
-        float4 v;
-        if (cluster > 1) {
-          if constexpr (kSm90) v = load_remote(remote_address(from, peer));
-        } else {
-          v = *reinterpret_cast<const float4*>(from);
-        }
-        sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
-      }
+      const float4 v =
+          *reinterpret_cast<const float4*>(received + (((peer * kTokens + token) << finish_log2) + row));
+      sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
     return sum;
   };
-  for (int item = static_cast<int>(threadIdx.x); item < tokens << (share_log2 - 2); item += blockDim.x) {
-    const int token = item >> (share_log2 - 2);
-    const int output = (rank << share_log2) + 4 * (item & ((1 << (share_log2 - 2)) - 1));
-    const int row = p.gated ? output / 32 * 64 + output % 32 : output;
-    const int column = row_tile * outputs + output;
+  const int outputs_log2 = finish_log2 - (p.gated ? 1 : 0);
+  for (int item = static_cast<int>(threadIdx.x); item < tokens << (outputs_log2 - 2); item += blockDim.x) {
+    const int token = item >> (outputs_log2 - 2), output = 4 * (item & ((1 << (outputs_log2 - 2)) - 1));
+    const int row = p.gated ? output / 8 * 16 + output % 8 : output;  // see `source_row`
+    const int column = (((row_tile << p.cluster_log2) + rank) << outputs_log2) + output;
     if (column >= p.n) continue;
     const float4 sum = sum_of(token, row);
     float values[4] = {sum.x, sum.y, sum.z, sum.w}, up[4] = {};
     if (p.gated) {
-      const float4 u = sum_of(token, row + 32);
+      const float4 u = sum_of(token, row + 8);
       up[0] = u.x, up[1] = u.y, up[2] = u.z, up[3] = u.w;
     }
     bf16* const out = p.y + (first_token + token) * p.y_stride + column;
@@ -297,22 +315,23 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
       *reinterpret_cast<uint2*>(out) = {pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3])};
     }
   }
-  if (cluster > 1) {
-    if constexpr (kSm90) cluster_sync_relaxed();  // no block leaves while others read its sums
-  }
 }
 
-inline size_t stream_shared_bytes(const StreamTile& tile, int bits, int token_tiles) {
+// Slab, ring and, over both, sums; then what peers send.
+inline size_t stream_received_offset(const StreamTile& tile, int bits, int token_tiles) {
   const int depth = bits == 4 ? kStreamDepth4 : kStreamDepth8;
   const size_t slab = static_cast<size_t>(8 * token_tiles) * (kSlabColumns + 8) * 2;
   const size_t ring = static_cast<size_t>(tile.warps()) * depth * kPanelRows * kBlockColumns * bits / 8;
   const size_t sums =
       static_cast<size_t>(tile.k_warps) * 8 * token_tiles * (tile.n_warps * kPanelRows + 4) * 4;
-  return std::max(slab + ring, sums);
+  return round_up<size_t>(std::max(slab + ring, sums), 128);
 }
 
 template <int kBits, bool kZero>
 void launch_stream(const PackedMatmulArgs& a, const StreamTile& tile, cudaStream_t stream) {
+  const int token_tiles = a.m <= 8 ? 1 : 2;
+  const size_t received_offset = stream_received_offset(tile, kBits, token_tiles);
+  const size_t received_bytes = size_t{8} * token_tiles * tile.n_warps * kPanelRows * 4;
   const auto log2 = [](int power) { return std::countr_zero(static_cast<unsigned>(power)); };
   const PackedShape& s = a.shape;
   StreamParameters p{.weight = static_cast<const std::byte*>(a.weight),
@@ -334,13 +353,13 @@ void launch_stream(const PackedMatmulArgs& a, const StreamTile& tile, cudaStream
                      .n_warps_log2 = log2(tile.n_warps),
                      .k_warps_log2 = log2(tile.k_warps),
                      .cluster_log2 = log2(tile.cluster),
+                     .received_offset = static_cast<int>(received_offset),
                      .bf16_scales = s.scale_type == ScaleType::bf16,
                      .gated = s.gated};
-  const int token_tiles = a.m <= 8 ? 1 : 2;
   const auto tiles = static_cast<unsigned>(ceil_div(p.panels, tile.n_warps) * tile.cluster);
   const LaunchShape shape{.grid = dim3(tiles, static_cast<unsigned>(ceil_div(p.m, kStreamTokens))),
                           .block = dim3(static_cast<unsigned>(32 * tile.warps())),
-                          .shared_bytes = stream_shared_bytes(tile, kBits, token_tiles),
+                          .shared_bytes = received_offset + received_bytes,
                           .stream = stream,
                           .cluster = tile.cluster,
                           .dependent = a.dependent && current_arch().has_dependent_launch()};

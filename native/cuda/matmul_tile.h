@@ -28,8 +28,11 @@ constexpr int kStreamDepth8 = 2;    // int8
 // each.
 inline StreamTile stream_tile(const Arch& arch, const PackedShape& s) {
   const int64_t enough = 3 * int64_t{arch.sms} / 2;  // blocks of 8 warps; two fit a multiprocessor
-  const int most = arch.has_dependent_launch() ? 8 : 1;
+  const auto most_of = [&](int n_warps) {            // a block finishes at least an mma tile: 16 rows
+    return arch.has_dependent_launch() ? std::min(8, 4 * n_warps) : 1;
+  };
   for (const int n_warps : {4, 2, 1}) {
+    const int most = most_of(n_warps);
     const int64_t tiles = ceil_div<int64_t>(s.panels(), n_warps);
     for (int cluster = 1; cluster <= most; cluster *= 2) {
       for (const int warps : {8, 16}) {
@@ -43,7 +46,7 @@ inline StreamTile stream_tile(const Arch& arch, const PackedShape& s) {
   // A small matrix: as many warps as there are blocks.
   int cluster = 1, k_warps = 1;
   while (k_warps < 8 && s.blocks() >= 2 * k_warps) k_warps *= 2;
-  while (cluster < most && s.blocks() >= int64_t{2} * cluster * k_warps) cluster *= 2;
+  while (cluster < most_of(1) && s.blocks() >= int64_t{2} * cluster * k_warps) cluster *= 2;
   return {1, k_warps, cluster};
 }
 

@@ -40,7 +40,7 @@ struct PackedShape {
   int group = 128;  // 32, 64 or 128
   bool has_zero = false;
   ScaleType scale_type = ScaleType::f16;
-  // Rows of gate and up alternate, 32 by 32, so that one panel holds both halves of 32 outputs.
+  // Rows of gate and up alternate, 8 by 8: then one lane holds, in one mma tile, both halves of an output.
   bool gated = false;
 
   // Of a gated matrix a panel is 32 rows of gate and 32 of up.
@@ -71,14 +71,15 @@ inline void check_packed_shape(const PackedShape& s) {
   if (s.gated && s.n % 2 != 0) refuse("packed weight: n", "even, gate and up", s.n);
 }
 
-// Rows that a gated matrix is packed from: 32 of gate, then 32 of up; -1 is padding.
+// The row that a panel's row is packed from; of a gated matrix rows of gate come before those of up; -1 is
+// padding.
 inline int64_t source_row(const PackedShape& s, int64_t panel, int row) {
   if (!s.gated) {
     const int64_t r = panel * kPanelRows + row;
     return r < s.n ? r : -1;
   }
-  const int64_t ff = s.n / 2, r = panel * (kPanelRows / 2) + row % 32;
-  return r < ff ? (row < 32 ? r : ff + r) : -1;
+  const int64_t ff = s.n / 2, r = panel * (kPanelRows / 2) + row / 16 * 8 + row % 8;
+  return r < ff ? (row % 16 < 8 ? r : ff + r) : -1;
 }
 
 // Where a panel's row keeps its scale: what a lane needs (rows l / 4 + 8 i) lies side by side.

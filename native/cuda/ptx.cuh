@@ -359,12 +359,16 @@ __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// Without ordering memory: that no block of the cluster leaves, or has not begun.
-__device__ __forceinline__ void cluster_sync_relaxed() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+// Without ordering memory: that every block of the cluster has come this far.
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 
-// The address of `shared` in block `rank`, for `load_remote`.
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// The address of `shared` in block `rank`, for `load_remote` and `store_remote`.
 __device__ __forceinline__ uint32_t remote_address(const void* shared, int rank) {
   uint32_t address;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
@@ -380,6 +384,13 @@ __device__ __forceinline__ float4 load_remote(uint32_t address) {
                : "r"(address)
                : "memory");
   return v;
+}
+
+// Visible to the peer after `cluster_sync`.
+__device__ __forceinline__ void store_remote(uint32_t address, float4 v) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y),
+               "f"(v.z), "f"(v.w)
+               : "memory");
 }
 
 }  // namespace crosscurrent::cuda
