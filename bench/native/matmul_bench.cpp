@@ -86,7 +86,7 @@ struct ArithmeticRoofs {
 
 #if defined(__x86_64__)
 __attribute__((target("avx2,fma"))) ArithmeticRoofs arithmetic() {
-  if (detected_isa() < Isa::avx2) return {};
+  if (!is_available(Isa::avx2)) return {};
   constexpr int kRounds = 4000;
   ArithmeticRoofs roofs;
   __m256 f[10];

@@ -17,7 +17,10 @@ namespace crosscurrent::cpu {
 namespace {
 
 #if defined(__x86_64__)
-constexpr IsaTables<MatmulKernels> kKernels{.v2 = &kMatmulV2, .avx2 = &kMatmulAvx2};
+constexpr IsaTables<MatmulKernels> kKernels{
+    .v2 = &kMatmulV2, .avx2 = &kMatmulAvx2, .avx_vnni = &kMatmulAvxVnni, .avx512_vnni = &kMatmulAvx512Vnni};
+#elif defined(__aarch64__)
+constexpr IsaTables<MatmulKernels> kKernels{.v2 = &kMatmulV2, .dotprod = &kMatmulDotprod};
 #else
 constexpr IsaTables<MatmulKernels> kKernels{.v2 = &kMatmulV2};
 #endif

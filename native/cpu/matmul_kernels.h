@@ -69,5 +69,8 @@ struct MatmulKernels {
 
 extern const MatmulKernels kMatmulV2;
 extern const MatmulKernels kMatmulAvx2;
+extern const MatmulKernels kMatmulAvxVnni;
+extern const MatmulKernels kMatmulAvx512Vnni;
+extern const MatmulKernels kMatmulDotprod;
 
 }  // namespace crosscurrent::cpu

@@ -1,11 +1,11 @@
 // matmul at the portable level: plain loops, the reading of each layout that the faster levels are checked
 // against.
+#include "simd/matmul_v2.h"
+
 #include <math.h>
 #include <string.h>
 
-#include "matmul_kernels.h"
-
-namespace crosscurrent::cpu {
+namespace crosscurrent::cpu::v2 {
 namespace {
 
 float half(const unsigned char* from) {
@@ -51,20 +51,6 @@ void quantize_group(const float* x, int8_t* q, float* scale) {
   for (int i = 0; i < 32; ++i) {
     const float value = nearbyintf(x[i] * inverse);
     q[i] = value >= -127.0f && value <= 127.0f ? static_cast<int8_t>(value) : 0;
-  }
-}
-
-void quantize_rows(const float* x, int64_t x_stride, int64_t m, const RowQuantView* rows) {
-  for (int64_t r = 0; r < m; ++r) {
-    for (int64_t g = 0; g < rows->groups; ++g) {
-      int8_t* q = rows->q + r * rows->k + g * 32;
-      const int64_t at = r * rows->groups + g;
-      quantize_group(x + r * x_stride + g * 32, q, rows->scale + at);
-      int32_t sum = 0;
-      for (int i = 0; i < 32; ++i) sum += q[i];
-      rows->sum[at] = rows->scale[at] * static_cast<float>(sum);
-      rows->sum8[at] = 8 * sum;
-    }
   }
 }
 
@@ -130,11 +116,6 @@ void panel_exact(const PanelArgs& a, bool int4) {
   }
 }
 
-void int4(const PanelArgs* a) { panel_int8(*a, true); }
-void int8(const PanelArgs* a) { panel_int8(*a, false); }
-void int4_exact(const PanelArgs* a) { panel_exact(*a, true); }
-void int8_exact(const PanelArgs* a) { panel_exact(*a, false); }
-
 float stored_value(StoredType type, const unsigned char* row, int64_t i) {
   switch (type) {
     case kStoredF16: return half(row + 2 * i);
@@ -157,6 +138,27 @@ float stored_value(StoredType type, const unsigned char* row, int64_t i) {
     }
   }
 }
+
+}  // namespace
+
+void quantize_rows(const float* x, int64_t x_stride, int64_t m, const RowQuantView* rows) {
+  for (int64_t r = 0; r < m; ++r) {
+    for (int64_t g = 0; g < rows->groups; ++g) {
+      int8_t* q = rows->q + r * rows->k + g * 32;
+      const int64_t at = r * rows->groups + g;
+      quantize_group(x + r * x_stride + g * 32, q, rows->scale + at);
+      int32_t sum = 0;
+      for (int i = 0; i < 32; ++i) sum += q[i];
+      rows->sum[at] = rows->scale[at] * static_cast<float>(sum);
+      rows->sum8[at] = 8 * sum;
+    }
+  }
+}
+
+void int4(const PanelArgs* a) { panel_int8(*a, true); }
+void int8(const PanelArgs* a) { panel_int8(*a, false); }
+void int4_exact(const PanelArgs* a) { panel_exact(*a, true); }
+void int8_exact(const PanelArgs* a) { panel_exact(*a, false); }
 
 void stored_exact(const StoredArgs* a) {
   for (int64_t c = 0; c < a->columns; ++c) {
@@ -188,9 +190,11 @@ void stored_int8(const StoredArgs* a) {
   }
 }
 
-}  // namespace
+}  // namespace crosscurrent::cpu::v2
 
-const MatmulKernels kMatmulV2 = {quantize_rows, int4,         int4_exact, int8,
-                                 int8_exact,    stored_exact, stored_int8};
+namespace crosscurrent::cpu {
+
+const MatmulKernels kMatmulV2 = {v2::quantize_rows, v2::int4,         v2::int4_exact, v2::int8,
+                                 v2::int8_exact,    v2::stored_exact, v2::stored_int8};
 
 }  // namespace crosscurrent::cpu

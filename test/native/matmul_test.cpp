@@ -124,8 +124,7 @@ void check_values(const Case& c, const std::vector<std::byte>& file, const std::
 
 template <class Body>
 void at_each_level(Body body) {
-  for (const Isa isa : {Isa::v2, Isa::avx2}) {
-    if (isa > detected_isa()) continue;
+  for (const Isa isa : available_isas()) {
     set_isa(isa);
     body();
   }
@@ -215,6 +214,26 @@ const Test levels("matmul: levels agree within rounding", [] {
       }
       expect(difference <= 1e-5 * largest, c.name() + ": levels differ by " + std::to_string(difference));
     }
+  }
+});
+
+const Test dots("matmul: levels with byte dot products give the bits of AVX2 in int8 panels", [] {
+  if (!is_available(Isa::avx2)) return;
+  for (const Case& c : all_cases()) {
+    if (c.keep_stored) continue;
+    test::Random random(kSeed + 4);
+    const auto file = test::random_weights(random, c.dtype, c.n, c.k);
+    const auto x = random_floats(random, 21 * c.k);
+    const WeightView view{c.dtype, c.n, c.k, file.data()};
+    const PackedMatrix w = pack({&view, 1});
+    set_isa(Isa::avx2);
+    const auto expected = run(w, x.data(), 21, Activations::fast);
+    at_each_level([&] {
+      if (active_isa() == Isa::v2) return;
+      const auto got = run(w, x.data(), 21, Activations::fast);
+      expect(same_bits(got.data(), expected.data(), got.size()),
+             c.name() + ": other bits at " + std::string(isa_name(active_isa())));
+    });
   }
 });
 

@@ -121,8 +121,7 @@ inline void expect_same_bits(const float* got, const float* expected, int64_t co
 
 // body(threads) once for each instruction-set level of this machine, with its name in failures' scope.
 inline void at_every_level(const std::function<void(const std::string& level)>& body) {
-  for (const cpu::Isa isa : {cpu::Isa::v2, cpu::Isa::avx2}) {
-    if (isa > cpu::detected_isa()) continue;
+  for (const cpu::Isa isa : cpu::available_isas()) {
     cpu::set_isa(isa);
     body(std::string(cpu::isa_name(isa)));
   }

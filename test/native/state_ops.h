@@ -359,8 +359,7 @@ inline void at_each_level(const std::function<void()>& body) {
   struct Restore {
     ~Restore() { cpu::set_isa(std::nullopt); }
   } restore;
-  for (const cpu::Isa isa : {cpu::Isa::v2, cpu::Isa::avx2}) {
-    if (isa > cpu::detected_isa()) continue;
+  for (const cpu::Isa isa : cpu::available_isas()) {
     cpu::set_isa(isa);
     body();
   }

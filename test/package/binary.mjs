@@ -25,7 +25,7 @@ function versions(binary, library) {
 
 function levelObjects(build) {
   return readdirSync(build, { recursive: true, encoding: 'utf8' })
-    .filter((name) => /native\/cpu\/[^/]*_(avx2|avx512[a-z0-9]*|neon|i8mm)\.cpp\.o$/.test(name))
+    .filter((name) => /native\/cpu\/[^/]*_(avx2|avxvnni|avx512vnni|dotprod)\.cpp\.o$/.test(name))
     .map((name) => join(build, name));
 }
 
