@@ -17,7 +17,6 @@ function decodeEntries(sequences: number, tokens: number) {
   const pool = new PagePool((sequences * tokens) / usualPageTokens + sequences);
   return Array.from({ length: sequences }, (_, slot) => {
     const state = new SequenceState(slot, pool, usualPageTokens);
-    state.reserve(tokens);
     state.grow(tokens);
     for (let i = 0; i < tokens; i++) state.ids.push(i);
     state.length = tokens - 2;

@@ -23,6 +23,7 @@ export const errorCodes = [
   'TEMPLATE_ERROR',
   'EMPTY_PROMPT',
   'DRAFTER_ERROR',
+  'QUEUE_FULL',
   'NATIVE_NOT_FOUND',
 ] as const;
 

@@ -2,6 +2,7 @@ export { CrosscurrentError, type ErrorCode, type ErrorDetails, errorCodes } from
 export type { Generation } from './generate/generation.js';
 export type { Completion, FinishReason, GenerateOptions, GenerationStats, Piece, Prompt } from './generate/options.js';
 export type { SamplingOptions } from './generate/sampling.js';
+export type { SchedulerStats } from './generate/scheduler.js';
 export type { Sequence } from './generate/sequence.js';
 export type {
   Draft,
@@ -17,6 +18,7 @@ export { type LoadOptions, load } from './load.js';
 export type { Model, ModelInfo } from './model.js';
 export type { MemoryPlan, PlanOptions } from './model-plan.js';
 export { type Device, devices } from './native/index.js';
+export type { PrefixCacheStats } from './state/prefix-cache.js';
 export type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer, TokenStream } from './text/index.js';
 export type { ModelSource } from './weights/open.js';
 export {

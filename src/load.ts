@@ -1,10 +1,12 @@
 import { CrosscurrentError, mismatch } from './errors.js';
 import { Scheduler } from './generate/scheduler.js';
+import type { SchedulerLimits } from './generate/task.js';
 import { Model } from './model.js';
 import {
   checkPositive,
   chunkTokens,
   decodeWindow,
+  type ModelPlan,
   type PlanOptions,
   pageTokens,
   planModel,
@@ -13,6 +15,8 @@ import {
 import { openAddon } from './native/addon.js';
 import { devices, loadWeights, openSession, parseProgram } from './native/index.js';
 import { openTokenizer, type Tokenizer } from './text/index.js';
+import { turn } from './turn.js';
+import { fingerprintOf } from './weights/fingerprint.js';
 import { type ModelSource, openModelFiles } from './weights/open.js';
 
 export interface LoadOptions extends PlanOptions {
@@ -22,6 +26,13 @@ export interface LoadOptions extends PlanOptions {
   activations?: 'fast' | 'exact';
   /** Threads of a step; the physical cores of the process when absent. */
   threads?: number;
+  /** Most requests that may wait for others to end; further ones reject with QUEUE_FULL. Default: any number. */
+  maxQueue?: number;
+  /**
+   * Memory, beside what is planned, for beginnings of prompts that later prompts may share: checkpoints of recurrent states, and the index of the cache pages that are kept as long as
+   * no request needs them. 0 keeps none. Default: what the recurrent states of eight sequences take, but at least 16 MiB.
+   */
+  prefixCacheBytes?: number;
   signal?: AbortSignal;
   /** Told while weights are read and packed. */
   onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
@@ -49,13 +60,17 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
   try {
     const files = await openModelFiles(source ?? (await defaultModelPath()), withSignal);
     opened.push(files);
+    await turn();
     const plan = await planModel(files, options);
+    await turn();
     requireMemory(plan.memory);
+    await turn();
     const program = parseProgram(plan.program.words);
     opened.push(program);
     if (typeof source !== 'object')
       tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
     tokenizing?.catch(() => {});
+    await turn();
     const weights = await loadWeights(files.file, program, plan.program.weights, {
       ...withSignal,
       ...(options.onProgress ? { onProgress: options.onProgress } : {}),
@@ -75,16 +90,28 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       signal,
     );
     opened.push(session);
+    const fingerprint = await fingerprintOf(files);
     const tokenizer = await tokenizing;
     signal?.throwIfAborted();
     files.close();
     const { context, slots, pages } = plan;
-    const limits = { ...plan.program.bounds, slots, pages, pageTokens, context, chunk: chunkTokens };
+    const limits: SchedulerLimits = {
+      ...plan.program.bounds,
+      slots,
+      pages,
+      pageTokens,
+      context,
+      chunk: chunkTokens,
+      recurrent: plan.memory.states > 0,
+      prefixCacheBytes: options.prefixCacheBytes ?? defaultPrefixBytes(plan),
+      ...(options.maxQueue === undefined ? {} : { maxQueue: options.maxQueue }),
+    };
     const { arena: activationBytes, states, kv: cache } = session.bytes;
     const memory = {
       weights: weights.bytes,
       activations: activationBytes,
       states,
+      drafts: plan.memory.drafts,
       cache,
       total: weights.bytes + activationBytes + states + cache,
     };
@@ -95,6 +122,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
         isa: devices()[0]?.isa ?? 'unknown',
         activations: options.activations ?? 'fast',
         context,
+        fingerprint,
         memory,
       },
       program: plan.program,
@@ -109,8 +137,16 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
   }
 }
 
-function checkOptions({ device, threads, activations }: LoadOptions): void {
+const defaultPrefixBytes = ({ memory, slots }: ModelPlan): number =>
+  Math.max((8 * (memory.states - memory.drafts)) / slots, 16 * 2 ** 20);
+
+function checkOptions({ device, threads, activations, ...sizes }: LoadOptions): void {
   checkPositive('threads', threads);
+  for (const name of ['maxQueue', 'prefixCacheBytes'] as const) {
+    const value = sizes[name];
+    if (value !== undefined && (!Number.isInteger(value) || value < 0))
+      throw mismatch('INVALID_ARGUMENT', name, 'an integer, 0 or more', String(value));
+  }
   if (device !== undefined && device !== 'auto' && device !== 'cpu')
     throw mismatch('DEVICE_UNAVAILABLE', 'device', 'auto or cpu', device);
   if (activations !== undefined && activations !== 'fast' && activations !== 'exact')

@@ -1,8 +1,9 @@
 import { CrosscurrentError, mismatch } from './errors.js';
 import { Generation, type GenerationHost } from './generate/generation.js';
 import type { Completion, GenerateOptions, Prompt } from './generate/options.js';
-import type { Scheduler } from './generate/scheduler.js';
-import { append, restoreState, Sequence } from './generate/sequence.js';
+import { readSaved, restoreState } from './generate/saved-sequence.js';
+import type { Scheduler, SchedulerStats } from './generate/scheduler.js';
+import { append, Sequence } from './generate/sequence.js';
 import type { Program } from './graph/compile.js';
 import type { CheckpointInfo, MemoryPlan } from './model-plan.js';
 import type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer } from './text/index.js';
@@ -14,6 +15,8 @@ export interface ModelInfo extends CheckpointInfo {
   readonly activations: 'fast' | 'exact';
   /** Most tokens of a sequence. */
   readonly context: number;
+  /** Differs between models: what a saved sequence is held against. 16 hexadecimal digits. */
+  readonly fingerprint: string;
   readonly memory: MemoryPlan;
 }
 
@@ -48,11 +51,17 @@ export class Model implements AsyncDisposable {
     this.info = parts.info;
     this.program = parts.program;
     this.#parts = parts;
+    const { vocab, memory, fingerprint, activations } = parts.info;
+    const { slots, pages } = parts.scheduler.limits;
     this.#host = {
       scheduler: parts.scheduler,
-      vocab: parts.info.vocab,
+      vocab,
       tokenizer: parts.tokenizer,
-      plannedBytes: parts.info.memory.total,
+      plannedBytes: memory.total,
+      slotBytes: memory.states / slots,
+      pageBytes: pages > 0 ? memory.cache / pages : 0,
+      fingerprint,
+      activations,
     };
     hosts.set(this, this.#host);
   }
@@ -62,11 +71,16 @@ export class Model implements AsyncDisposable {
     return this.#parts.tokenizer;
   }
 
+  /** Requests in work and waiting, and what earlier prompts have saved later ones, since it was loaded. */
+  get stats(): SchedulerStats {
+    return this.#parts.scheduler.stats;
+  }
+
   /**
    * Text that continues `prompt`, in pieces as it comes. Nothing runs until the first piece is asked for.
    *
    * @throws CrosscurrentError on iteration: INVALID_ARGUMENT, EMPTY_PROMPT, CONTEXT_OVERFLOW, TOKEN_OUT_OF_RANGE, MISSING_TOKENIZER, MISSING_TEMPLATE,
-   *   TEMPLATE_ERROR, OUT_OF_MEMORY, DISPOSED; the reason of `signal`.
+   *   TEMPLATE_ERROR, OUT_OF_MEMORY, QUEUE_FULL, DISPOSED; the reason of `signal`.
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     return new Generation(this.#host, options, async () => {
@@ -82,7 +96,7 @@ export class Model implements AsyncDisposable {
           `fewer than ${scheduler.limits.context} tokens (the context)`,
           ids.length,
         );
-      const state = await scheduler.open(options.signal);
+      const state = await scheduler.open(options.signal, options.priority);
       try {
         append(state, ids, this.#host);
       } catch (error) {
@@ -104,13 +118,17 @@ export class Model implements AsyncDisposable {
     return new Sequence(this.#host, await this.#parts.scheduler.open(options.signal));
   }
 
-  /** A sequence from the bytes of `sequence.save()`. @throws CrosscurrentError INVALID_STATE */
+  /**
+   * A sequence from the bytes of `sequence.save()`, which must not change meanwhile.
+   *
+   * @throws CrosscurrentError INVALID_STATE when they are damaged or of another model, saying what differs.
+   */
   async restore(bytes: Uint8Array): Promise<Sequence> {
     this.#checkOpen();
-    if (!(bytes instanceof Uint8Array)) throw mismatch('INVALID_ARGUMENT', 'bytes', 'a Uint8Array', typeof bytes);
+    const saved = await readSaved(this.#host, bytes);
     const state = await this.#parts.scheduler.open();
     try {
-      await restoreState(this.#host, state, bytes);
+      await restoreState(this.#host, state, saved);
     } catch (error) {
       this.#parts.scheduler.close(state);
       throw error;

@@ -1,6 +1,7 @@
 import { mismatch } from '../errors.js';
 import type { SequenceState } from '../state/sequence-state.js';
 import type { Tokenizer, TokenStream } from '../text/index.js';
+import { turn } from '../turn.js';
 import {
   type Completion,
   checkMaxTokens,
@@ -12,8 +13,10 @@ import {
 } from './options.js';
 import { Sampler } from './sampling.js';
 import type { Scheduler } from './scheduler.js';
+import { checkPriority } from './scheduler-ranks.js';
 import { Speculator } from './speculation.js';
 import { StopMatcher } from './stop.js';
+import type { Task } from './task.js';
 
 /** Where a generation runs. */
 export interface GenerationHost {
@@ -21,6 +24,12 @@ export interface GenerationHost {
   readonly vocab: number;
   readonly tokenizer: Tokenizer | undefined;
   readonly plannedBytes: number;
+  /** Native memory of a sequence's recurrent states, and of one page of the cache. */
+  readonly slotBytes: number;
+  readonly pageBytes: number;
+  /** What a saved sequence is held against. */
+  readonly fingerprint: string;
+  readonly activations: 'fast' | 'exact';
 }
 
 /** A sequence with its prompt appended, and what to do with it afterwards. */
@@ -74,20 +83,32 @@ export class Generation implements AsyncIterable<Piece> {
     const maxTokens = checkMaxTokens(options.maxTokens);
     const sampler = new Sampler(options, this.#host.vocab);
     const stops = new StopMatcher(checkStops(options.stop));
+    const priority = checkPriority(options.priority);
     options.signal?.throwIfAborted();
     const output = new Output(this.#host.tokenizer, stops, options.ignoreEos ?? false);
     const { state, promptIds, release } = await this.#prepare();
     this.#promptIds = promptIds;
+    await turn();
     const cancel = new AbortController();
     const signal = options.signal ? AbortSignal.any([options.signal, cancel.signal]) : cancel.signal;
     const capacity = Math.min(state.ids.length + maxTokens, this.#host.scheduler.limits.context);
-    let task: Promise<void> | undefined;
+    let running: Promise<void> | undefined;
     let speculator: Speculator | undefined;
     try {
       speculator = await this.#speculator(sampler);
       const onToken = (id: number): boolean => output.token(id);
-      task = this.#host.scheduler
-        .run({ state, target: state.ids.length, capacity, sampler, speculator, onToken }, signal)
+      const task: Task = {
+        state,
+        target: state.ids.length,
+        capacity,
+        priority,
+        sharesPrefix: true,
+        sampler,
+        speculator,
+        onToken,
+      };
+      running = this.#host.scheduler
+        .run(task, signal)
         .then(
           () => output.end(state.ids.length >= this.#host.scheduler.limits.context ? 'context' : 'length'),
           (error: unknown) => output.fail(error),
@@ -98,11 +119,12 @@ export class Generation implements AsyncIterable<Piece> {
         if (piece === undefined) break;
         yield piece;
       }
-      const stats = statsOf(output, sampler, promptIds.length, start, this.#host.plannedBytes);
+      const prompt = { promptTokens: promptIds.length, cachedPromptTokens: task.cachedTokens ?? 0 };
+      const stats = statsOf(output, sampler, prompt, start, this.#host.plannedBytes);
       this.#stats = speculator ? { ...stats, speculation: speculator.stats } : stats;
     } finally {
       cancel.abort();
-      if (task) await task;
+      if (running) await running;
       else release();
       await speculator?.dispose();
     }
@@ -123,19 +145,19 @@ export class Generation implements AsyncIterable<Piece> {
 function statsOf(
   output: Output,
   sampler: Sampler,
-  promptTokens: number,
+  prompt: Pick<GenerationStats, 'promptTokens' | 'cachedPromptTokens'>,
   start: number,
   peakBytes: number,
 ): GenerationStats {
   const firstTokenMs = output.firstAt - start;
   const decodeMs = output.lastAt - output.firstAt;
   return {
-    promptTokens,
+    ...prompt,
     tokens: output.count,
     firstTokenMs,
     decodeMs,
     tokensPerSecond: output.count > 1 && decodeMs > 0 ? ((output.count - 1) / decodeMs) * 1000 : 0,
-    promptTokensPerSecond: firstTokenMs > 0 ? (promptTokens / firstTokenMs) * 1000 : 0,
+    promptTokensPerSecond: firstTokenMs > 0 ? (prompt.promptTokens / firstTokenMs) * 1000 : 0,
     finishReason: output.reason,
     seed: sampler.seed,
     peakBytes,

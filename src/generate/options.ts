@@ -21,6 +21,8 @@ export interface GenerateOptions extends SamplingOptions {
   tools?: readonly unknown[];
   /** Guesses tokens that are then verified together: faster when the guesses are good, the same output always. */
   speculate?: Speculation;
+  /** Higher goes first where requests wait for each other; a level is worth a few hundred steps of waiting. -1000..1000. Default: 0. */
+  priority?: number;
   signal?: AbortSignal;
 }
 
@@ -35,6 +37,8 @@ export type FinishReason = 'eos' | 'stop' | 'length' | 'context';
 
 export interface GenerationStats {
   readonly promptTokens: number;
+  /** Those of them that did not have to be run, because an earlier prompt began with them. */
+  readonly cachedPromptTokens: number;
   /** Tokens generated, an end-of-text token included. */
   readonly tokens: number;
   /** From the call to the first token, waiting included. */

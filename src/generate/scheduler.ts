@@ -1,59 +1,84 @@
 import { CrosscurrentError, mismatch } from '../errors.js';
-import { PagePool } from '../state/pages.js';
-import { SequenceState } from '../state/sequence-state.js';
+import type { PrefixCacheStats } from '../state/prefix-cache.js';
+import type { SequenceState } from '../state/sequence-state.js';
 import { turn } from '../turn.js';
-import { stepWords } from './step-words.js';
-import {
-  type Chosen,
-  end,
-  noDraft,
-  type Queued,
-  type SchedulerLimits,
-  type StepRunner,
-  type Task,
-  take,
-  verify,
-} from './task.js';
+import { SchedulerLoop } from './scheduler-loop.js';
+import { Memory } from './scheduler-memory.js';
+import { PrefixSharing } from './scheduler-prefix.js';
+import { checkPriority, Ranks } from './scheduler-ranks.js';
+import { Slots } from './scheduler-slots.js';
+import { end, type Queued, type SchedulerLimits, type StepRunner, type Task } from './task.js';
+
+export interface SchedulerStats {
+  /** Requests in steps, and requests that wait for a place or for room. */
+  readonly running: number;
+  readonly waiting: number;
+  /** Times that a task lost its pages to others and ran its tokens again. */
+  readonly preemptions: number;
+  /** Absent where no beginnings of prompts are kept. */
+  readonly prefixCache?: PrefixCacheStats;
+}
+
+const noPages = new Int32Array(0);
 
 /**
- * Runs the tasks of one model together: steps of prompt tokens and steps of generated tokens in turn, each with as many sequences as it holds.
- * A task waits until there is room for all the tokens it may come to hold, so none is ever stopped half-way for lack of memory.
+ * Runs the tasks of one model together: steps of prompt tokens and steps of generated tokens in turn, each with as many sequences as it holds (docs/scheduling.md).
+ *
+ * A task starts when there is room for the tokens that it has, and takes more as it grows. Where there is none, the task of lowest rank gives its pages back and later runs its tokens again.
  */
 export class Scheduler {
   readonly limits: SchedulerLimits;
   readonly #runner: StepRunner;
-  readonly #pool: PagePool;
-  readonly #freeSlots: number[];
-  readonly #slotWaiters: (() => void)[] = [];
-  #queue: Queued[] = [];
-  #running = false;
-  #loopEnd: Promise<void> = Promise.resolve();
+  readonly #memory: Memory;
+  readonly #prefix: PrefixSharing | undefined;
+  readonly #slots: Slots;
+  readonly #ranks = new Ranks();
+  readonly #loop: SchedulerLoop;
   #disposed = false;
 
   constructor(runner: StepRunner, limits: SchedulerLimits) {
     this.limits = limits;
     this.#runner = runner;
-    this.#pool = new PagePool(limits.pages);
-    this.#freeSlots = Array.from({ length: limits.slots }, (_, i) => limits.slots - 1 - i);
+    this.#memory = new Memory(limits);
+    this.#slots = new Slots(limits.slots);
+    const { prefixCacheBytes = 0 } = limits;
+    if (prefixCacheBytes > 0) {
+      this.#prefix = new PrefixSharing(runner, this.#memory.pool, limits, prefixCacheBytes);
+      this.#memory.cache = this.#prefix.cache;
+    }
+    this.#loop = new SchedulerLoop({
+      limits,
+      runner,
+      memory: this.#memory,
+      ranks: this.#ranks,
+      prefix: this.#prefix,
+    });
   }
 
-  /** A new sequence; waits for a free slot. */
-  async open(signal?: AbortSignal): Promise<SequenceState> {
+  get stats(): SchedulerStats {
+    const running = this.#loop.queue.filter(({ admitted, ended }) => admitted && !ended).length;
+    const cache = this.#prefix?.cache.stats;
+    const { preemptions } = this.#memory;
+    return { running, waiting: this.#waiting, preemptions, ...(cache ? { prefixCache: cache } : {}) };
+  }
+
+  /** A new sequence; waits for a free slot. @throws CrosscurrentError QUEUE_FULL */
+  async open(signal?: AbortSignal, priority?: number): Promise<SequenceState> {
     signal?.throwIfAborted();
-    while (this.#freeSlots.length === 0) await this.#slotFreed(signal);
     this.#checkOpen();
-    return new SequenceState(
-      this.#freeSlots.pop() as number,
-      this.#pool,
-      this.limits.pages > 0 ? this.limits.pageTokens : 0,
-    );
+    const { maxQueue = Number.POSITIVE_INFINITY } = this.limits;
+    const waiting = this.#waiting;
+    if ((this.#slots.free === 0 || waiting > 0) && waiting >= maxQueue)
+      throw mismatch('QUEUE_FULL', 'requests', `fewer than ${maxQueue} that wait (maxQueue)`, waiting);
+    const slot = await this.#slots.take(this.#ranks.of(checkPriority(priority)), signal);
+    this.#checkOpen();
+    return this.#memory.open(slot);
   }
 
   close(state: SequenceState): void {
     state.dispose();
-    this.#freeSlots.push(state.slot);
-    this.#slotWaiters.shift()?.();
-    this.#wake();
+    this.#slots.give(state.slot);
+    this.#loop.wake();
   }
 
   /** A copy of `state` that shares its settled pages. */
@@ -69,38 +94,73 @@ export class Scheduler {
   }
 
   /** Makes `twin` equal to `state`, whatever it was. */
-  async replace(twin: SequenceState, state: SequenceState): Promise<void> {
-    twin.reset();
-    if (!twin.reserve(state.ids.length)) throw this.#noRoom(state.ids.length);
-    const pagePairs = state.shareWith(twin);
-    if (state.processed > 0) await this.#runner.copy(Int32Array.of(state.slot, twin.slot), Int32Array.from(pagePairs));
+  replace(twin: SequenceState, state: SequenceState): Promise<void> {
+    return this.#pinned([twin, state], async () => {
+      twin.reset();
+      await this.#freePages(() => state.openPages);
+      const pagePairs = Int32Array.from(state.shareWith(twin));
+      if (state.processed > 0) await this.#runner.copy(Int32Array.of(state.slot, twin.slot), pagePairs);
+    });
   }
 
-  save(state: SequenceState): Promise<Uint8Array> {
-    return this.#runner.save(state.slot, Int32Array.from(state.pages));
+  /** The native state after `room` bytes of the caller's. */
+  save(state: SequenceState, room: number): Promise<Uint8Array> {
+    return this.#pinned([state], () => this.#runner.save(state.slot, Int32Array.from(state.pages), room));
   }
 
   /** Fills an empty sequence from saved bytes, for `tokens` processed tokens. */
-  async restore(state: SequenceState, bytes: Uint8Array, tokens: number): Promise<void> {
-    if (!state.reserve(tokens)) throw this.#noRoom(tokens);
-    state.grow(tokens);
-    await this.#runner.restore(bytes, state.slot, Int32Array.from(state.pages));
+  restore(state: SequenceState, bytes: Uint8Array, tokens: number): Promise<void> {
+    return this.#pinned([state], async () => {
+      await this.#freePages(() => state.pagesMissing(tokens));
+      state.grow(tokens);
+      await this.#runner.restore(bytes, state.slot, Int32Array.from(state.pages));
+    });
+  }
+
+  /**
+   * Drops the last `n` tokens of a sequence. Of the last step's tokens, and in models without recurrent state, that costs nothing; else the tokens after the nearest
+   * checkpoint of the prefix cache are run again. Where `signal` ends that, the rest is run when the sequence is next used.
+   */
+  async rewind(state: SequenceState, n: number, signal?: AbortSignal): Promise<void> {
+    this.#checkUsable(state);
+    const left = state.ids.length - n;
+    const run = Math.max(left - 1, 0); // the last token is run when something follows it
+    if (n > 0) state.truncate(left);
+    if (state.processed <= run) return;
+    if (run >= state.length) {
+      state.accepted = state.accepted.slice(0, run - state.length);
+    } else if (run === 0 || (this.limits.recurrent ?? true)) {
+      state.drop();
+      await this.run({ state, target: run, capacity: left, sharesPrefix: true }, signal);
+    } else {
+      await this.#pinned([state], async () => {
+        await this.#freePages(() => 1);
+        const copied = state.shorten(run);
+        if (copied.length > 0) await this.#runner.copy(noPages, Int32Array.from(copied));
+      });
+    }
   }
 
   /** Resolves when the task has ended by itself; rejects with the signal's reason when it is aborted, once no running step uses its sequence. */
   async run(task: Task, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     this.#checkOpen();
-    if (task.state.lost) throw new CrosscurrentError('INVALID_STATE', 'sequence: its state was lost in a failed step');
+    const { state } = task;
+    this.#checkUsable(state);
     if (task.capacity > this.limits.context)
       throw mismatch('CONTEXT_OVERFLOW', 'tokens', `at most ${this.limits.context} (the context)`, task.capacity);
-    if (task.target <= task.state.processed) return;
+    const pages = this.#memory.pagesOf(task.capacity);
+    if (pages > this.limits.pages) throw this.#loop.noRoom(pages);
+    if (task.target <= state.processed) return;
     const { promise, resolve, reject } = withResolvers();
     const queued: Queued = {
       task,
+      rank: this.#ranks.of(task.priority),
       resolve,
       reject,
       admitted: false,
+      started: false,
+      servedAt: this.#ranks.turn,
       ended: false,
       inFlight: false,
       drafting: false,
@@ -109,234 +169,65 @@ export class Scheduler {
     };
     const abort = (): void => end(queued, signal?.reason);
     signal?.addEventListener('abort', abort, { once: true });
-    this.#queue.push(queued);
-    this.#wake();
+    state.tasks++;
+    this.#loop.add(queued);
     try {
       await promise;
     } finally {
       signal?.removeEventListener('abort', abort);
-      task.state.unreserve();
-      this.#wake();
+      state.tasks--;
+      state.usedAt = this.#ranks.turn;
+      this.#loop.wake();
     }
   }
 
   /** Ends everything that waits or runs, and returns when no step is running. Idempotent. */
   async dispose(): Promise<void> {
     this.#disposed = true;
-    for (const queued of this.#queue)
+    for (const queued of this.#loop.queue)
       end(queued, new CrosscurrentError('DISPOSED', 'the model was disposed while generating'));
-    for (const wake of this.#slotWaiters.splice(0)) wake();
-    await this.#loopEnd;
+    this.#slots.close();
+    await this.#loop.stopped;
+    await this.#prefix?.dispose();
   }
 
   #checkOpen(): void {
     if (this.#disposed) throw new CrosscurrentError('DISPOSED', 'the model was disposed');
   }
 
-  #noRoom(tokens: number): CrosscurrentError {
-    return mismatch(
-      'OUT_OF_MEMORY',
-      'kv pages',
-      `room for ${tokens} more tokens`,
-      this.#pool.available * this.limits.pageTokens,
-    );
+  #checkUsable({ lost }: SequenceState): void {
+    if (lost) throw new CrosscurrentError('INVALID_STATE', 'sequence: its state was lost in a failed step');
   }
 
-  #slotFreed(signal: AbortSignal | undefined): Promise<void> {
-    const { promise, resolve, reject } = withResolvers();
-    const abort = (): void => {
-      const place = this.#slotWaiters.indexOf(resolve);
-      if (place >= 0) this.#slotWaiters.splice(place, 1); // else just woken
-      reject(signal?.reason);
-    };
-    signal?.addEventListener('abort', abort, { once: true });
-    this.#slotWaiters.push(resolve);
-    return promise.finally(() => signal?.removeEventListener('abort', abort));
+  /** Requests that wait for a place, or for room to start. */
+  get #waiting(): number {
+    return this.#slots.waiting + this.#loop.queue.filter(({ started, ended }) => !started && !ended).length;
   }
 
-  #wake(): void {
-    if (this.#running) return;
-    this.#running = true;
-    this.#loopEnd = this.#loop();
-  }
-
-  async #loop(): Promise<void> {
-    for (;;) {
-      this.#queue = this.#queue.filter((queued) => !queued.ended);
-      this.#admit('may wait');
-      if (this.#queue.length > 0 && !this.#queue.some((queued) => queued.admitted)) {
-        await turn(); // what has just ended gives its room back first
-        this.#admit('last chance');
-      }
-      const ready = this.#queue.filter((queued) => queued.admitted && !queued.drafting);
-      if (ready.length === 0) {
-        this.#running = false;
-        return;
-      }
-      const behind = ({ task }: Queued): number => task.target - task.state.processed;
-      const fresh = ({ task }: Queued): boolean => task.state.ids.length - task.state.processed > 1 || !generates(task);
-      await this.#step(
-        'prefill',
-        ready.filter((queued) => !queued.ended && behind(queued) > 0 && fresh(queued)),
-      );
-      const decoding = this.#queue.filter(
-        (queued) => queued.admitted && !queued.ended && behind(queued) === 1 && generates(queued.task),
-      );
-      if (this.#draft(decoding)) await turn(); // long enough for drafters that have no model
-      await this.#step(
-        'decode',
-        decoding.filter((queued) => !queued.ended && !queued.drafting),
-      );
-    }
-  }
-
-  /** Asks the drafters of tasks without a draft. A task is left out of steps until its drafter has answered. Whether any was asked. */
-  #draft(decoding: readonly Queued[]): boolean {
-    const nodes = Math.min(this.limits.t, this.limits.rows);
-    const share = Math.floor(nodes / Math.min(Math.max(decoding.length, 1), this.limits.seqs)) - 1;
-    let asked = false;
-    for (const queued of decoding) {
-      const { state, capacity, speculator } = queued.task;
-      if (!speculator || queued.drafting || queued.draft) continue;
-      asked = true;
-      queued.drafting = true;
-      speculator
-        .propose(state.ids, Math.min(capacity - state.ids.length - 1, share))
-        .then(
-          (draft) => {
-            queued.draft = draft;
-          },
-          (error: unknown) => end(queued, error),
-        )
-        .finally(() => {
-          queued.drafting = false;
-          this.#wake();
-        });
-    }
-    return asked;
-  }
-
-  /** In order, so that a large request is not passed by small ones for ever. */
-  #admit(chance: 'may wait' | 'last chance'): void {
-    for (const queued of this.#queue) {
-      if (queued.admitted || queued.ended) continue;
-      const { state, capacity } = queued.task;
-      if (!state.reserve(capacity)) {
-        if (chance === 'may wait' || this.#queue.some((other) => other.admitted)) break;
-        end(queued, this.#noRoom(capacity));
-        continue;
-      }
-      queued.admitted = true;
-    }
-    this.#queue = this.#queue.filter((queued) => !queued.ended);
-  }
-
-  async #step(kind: 'prefill' | 'decode', candidates: readonly Queued[]): Promise<void> {
-    const chosen: Chosen[] = [];
-    let [tokens, rows] = [0, 0];
-    const wantsLogits = candidates[0]?.task.onLogits !== undefined;
-    for (const queued of candidates) {
-      if (chosen.length === this.limits.seqs || tokens === this.limits.t) break;
-      const { task } = queued;
-      if ((task.onLogits !== undefined) !== wantsLogits) continue;
-      const first = task.state.processed;
-      const draft = queued.draft ?? noDraft;
-      let count = kind === 'decode' ? 1 + draft.ids.length : this.#chunk(first, task.target, this.limits.t - tokens);
-      if (wantsLogits) count = Math.min(count, this.limits.rows - rows);
-      const ends = kind === 'decode' || first + count === task.target;
-      const all = wantsLogits || kind === 'decode';
-      const wanted = all ? Array.from({ length: count }, (_, i) => i) : ends && task.sampler ? [count - 1] : [];
-      if (count === 0 || tokens + count > this.limits.t || rows + wanted.length > this.limits.rows) continue;
-      task.state.grow(first + count);
-      const parents = draft.parents && [-1, ...draft.parents.map((parent) => parent + 1)];
-      const ids = [...task.state.ids.slice(first, kind === 'decode' ? first + 1 : first + count), ...draft.ids];
-      chosen.push({
-        queued,
-        first,
-        draft,
-        entry: { state: task.state, ids, parents, rows: wanted, sampler: task.sampler },
-      });
-      tokens += count;
-      rows += wanted.length;
-    }
-    if (chosen.length === 0) return;
-    // those served go to the end of the line
-    const served = new Set(chosen.map(({ queued }) => queued));
-    this.#queue = [...this.#queue.filter((queued) => !served.has(queued)), ...served];
-    for (const queued of served) {
-      queued.inFlight = true;
-      queued.draft = undefined;
-    }
+  /** Runs `work` while nobody may take the sequences' pages. */
+  async #pinned<T>(states: readonly SequenceState[], work: () => Promise<T>): Promise<T> {
+    for (const state of states) state.pins++;
     try {
-      const words = stepWords(
-        kind,
-        chosen.map(({ entry }) => entry),
-      );
-      const start = performance.now();
-      const result = await this.#runner.step(words, { ids: rows > 0 && !wantsLogits, logits: wantsLogits });
-      this.#settle(kind, chosen, result, performance.now() - start);
-    } catch (error) {
-      for (const { queued } of chosen) {
-        queued.task.state.lost = true;
-        queued.inFlight = false;
-        if (queued.ended) queued.reject(queued.reason);
-        else end(queued, error);
-      }
+      return await work();
+    } finally {
+      // the caller has what it asked for, and is not done with it: a turn later it is
+      void turn().then(() => {
+        for (const state of states) state.pins--;
+        this.#loop.wake();
+      });
     }
   }
 
-  /** Tokens of the next prompt chunk: up to the next multiple of `chunk`, or more whole chunks where the budget allows. */
-  #chunk(first: number, target: number, budget: number): number {
-    if (target - first <= budget) return target - first;
-    const end = Math.floor((first + budget) / this.limits.chunk) * this.limits.chunk;
-    return end > first ? end - first : 0;
-  }
-
-  #settle(
-    kind: 'prefill' | 'decode',
-    chosen: readonly Chosen[],
-    result: { ids?: Int32Array; logits?: Float32Array },
-    stepMs: number,
-  ): void {
-    let row = 0;
-    const totalRows = chosen.reduce((sum, { entry }) => sum + entry.rows.length, 0);
-    const vocab = result.logits ? result.logits.length / totalRows : 0;
-    for (const part of chosen) {
-      const { queued, entry, first } = part;
-      const { task } = queued;
-      const { state } = task;
-      state.length = kind === 'prefill' ? first + entry.ids.length : first;
-      state.accepted = kind === 'prefill' ? [] : [0];
-      const rows = entry.rows.length;
-      if (result.logits && rows > 0) task.onLogits?.(first, result.logits.subarray(row * vocab, (row + rows) * vocab));
-      const choices = result.ids?.subarray(row, row + rows);
-      row += rows;
-      queued.inFlight = false;
-      if (queued.ended) {
-        // the last token has been run: without the one chosen after it the sequence could not go on
-        if (choices?.length) state.ids.push(choices[0] as number);
-        queued.reject(queued.reason);
-        continue;
-      }
-      let more = state.processed < task.target;
-      if (choices && choices.length > 0) {
-        try {
-          more = kind === 'prefill' ? take(task, choices[0] as number) : verify(part, choices, stepMs);
-        } catch (error) {
-          end(queued, error);
-          continue;
-        }
-        task.target = state.ids.length;
-      }
-      if (more) continue;
-      queued.ended = true;
-      queued.resolve();
+  /** Waits until so many pages are free; they are to be taken at once. @throws CrosscurrentError OUT_OF_MEMORY, DISPOSED */
+  async #freePages(count: () => number): Promise<void> {
+    for (;;) {
+      this.#checkOpen();
+      if (this.#memory.makeRoom(count(), this.#loop.queue, { takesHeld: true })) return;
+      if (!this.#loop.isInCall) throw this.#loop.noRoom(count());
+      await this.#loop.callEnded();
     }
   }
 }
-
-/** Whether the one token still to run was chosen by the task itself. */
-const generates = (task: Task): boolean => task.sampler !== undefined;
 
 function withResolvers(): { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void } {
   let resolve!: () => void;

@@ -70,7 +70,7 @@ class ModelDrafter implements Drafter {
     };
     const target = ids.length;
     await this.#scheduler.run({ state: settled, target, capacity: target + 1, sampler: this.#sampler, onToken });
-    settled.ids.length = target;
+    settled.truncate(target);
     if (room === 1) return { ids: draft };
     await this.#scheduler.replace(this.#guess, settled);
     this.#guess.ids.push(draft[0] as number);

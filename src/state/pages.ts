@@ -1,10 +1,9 @@
 import { CrosscurrentError } from '../errors.js';
 
-/** Numbers of kv pages and who holds them: a page may be shared by forks, and is free again when the last holder lets go. */
+/** Numbers of kv pages and who holds them: a page may be shared, and is free again when the last holder lets go. */
 export class PagePool {
   readonly #references: Uint32Array;
   readonly #free: number[];
-  #reserved = 0;
 
   constructor(pages: number) {
     this.#references = new Uint32Array(pages);
@@ -15,37 +14,34 @@ export class PagePool {
     return this.#references.length;
   }
 
-  /** Pages neither held nor promised. */
-  get available(): number {
-    return this.#free.length - this.#reserved;
+  get free(): number {
+    return this.#free.length;
   }
 
-  /** Promises pages to a later `take`; false when there are not enough. */
-  reserve(count: number): boolean {
-    if (count > this.available) return false;
-    this.#reserved += count;
-    return true;
-  }
-
-  unreserve(count: number): void {
-    this.#reserved -= count;
-  }
-
-  /** One page out of an earlier promise. */
+  /** A free page; there must be one. The last to come back goes first: memory that was never touched stays so. */
   take(): number {
     const page = this.#free.pop();
-    if (page === undefined) throw new CrosscurrentError('INTERNAL', 'kv pages: none left of those promised');
-    this.#reserved--;
+    if (page === undefined) throw new CrosscurrentError('INTERNAL', 'kv pages: none is free');
     this.#references[page] = 1;
     return page;
   }
 
+  holders(page: number): number {
+    return this.#references[page] as number;
+  }
+
+  isShared(page: number): boolean {
+    return this.holders(page) > 1;
+  }
+
   share(page: number): void {
-    this.#references[page] = (this.#references[page] as number) + 1;
+    if (this.holders(page) === 0) throw new CrosscurrentError('INTERNAL', `kv page ${page}: shared while free`);
+    this.#references[page] = this.holders(page) + 1;
   }
 
   release(page: number): void {
-    const left = (this.#references[page] as number) - 1;
+    const left = this.holders(page) - 1;
+    if (left < 0) throw new CrosscurrentError('INTERNAL', `kv page ${page}: released while free`);
     this.#references[page] = left;
     if (left === 0) this.#free.push(page);
   }

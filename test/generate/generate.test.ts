@@ -28,6 +28,7 @@ describe('generate and complete', () => {
     const { ids, promptIds, stats } = await model.complete(capital, { maxTokens: 5 });
     expect(stats).toEqual({
       promptTokens: promptIds.length,
+      cachedPromptTokens: 0,
       tokens: 5,
       firstTokenMs: expect.any(Number),
       decodeMs: expect.any(Number),

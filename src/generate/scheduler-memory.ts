@@ -1,0 +1,85 @@
+import { PagePool } from '../state/pages.js';
+import type { PrefixCache } from '../state/prefix-cache.js';
+import { SequenceState } from '../state/sequence-state.js';
+import { compareRanks, type Rank } from './scheduler-ranks.js';
+import type { Queued, SchedulerLimits } from './task.js';
+
+/** Whom pages may be taken from. */
+export interface RoomOptions {
+  /** Tasks that rank lower than this one; every task where absent, none where `null`. */
+  readonly rank?: Rank | null;
+  /** Sequences that are held and not in use, too. */
+  readonly takesHeld: boolean;
+  /** Tasks of any rank that wait for their drafter, too: it may itself be waiting for this one. */
+  readonly takesIdle?: boolean;
+}
+
+/** Who has which kv pages, and who gives them up when there are too few. */
+export class Memory {
+  readonly pool: PagePool;
+  readonly states = new Set<SequenceState>();
+  cache: PrefixCache | undefined;
+  /** Tasks that lost their pages and ran their tokens again. */
+  preemptions = 0;
+  readonly #pageTokens: number;
+
+  constructor({ pages, pageTokens }: SchedulerLimits) {
+    this.pool = new PagePool(pages);
+    this.#pageTokens = pages > 0 ? pageTokens : 0;
+  }
+
+  open(slot: number): SequenceState {
+    return new SequenceState(slot, this.pool, this.#pageTokens, this.states);
+  }
+
+  /** Pages that so many tokens fill. */
+  pagesOf(tokens: number): number {
+    return this.#pageTokens === 0 ? 0 : Math.ceil(tokens / this.#pageTokens);
+  }
+
+  /** Whether a native call uses some sequence that no task is at work on: its pages may come back soon. */
+  get hasPinned(): boolean {
+    for (const { pins } of this.states) if (pins > 0) return true;
+    return false;
+  }
+
+  /**
+   * Makes `count` pages free, if it can: first of those that only the prefix cache holds, then of the task of lowest rank, which is to be run again, then of held
+   * sequences, which are run again when they are next used.
+   */
+  makeRoom(count: number, queue: readonly Queued[], options: RoomOptions): boolean {
+    while (this.pool.free < count) {
+      if (this.cache?.evictPages(count - this.pool.free)) continue;
+      if (this.#preempt(queue, options)) continue;
+      if (options.takesHeld && this.#dropHeld()) continue;
+      return false;
+    }
+    return true;
+  }
+
+  #preempt(queue: readonly Queued[], { rank, takesIdle = false }: RoomOptions): boolean {
+    if (rank === null) return false;
+    const [victim] = queue
+      .filter(
+        ({ ended, inFlight, task: { state } }) => !ended && !inFlight && state.pins === 0 && state.pages.length > 0,
+      )
+      .filter(
+        (queued) =>
+          !rank || compareRanks(queued.rank, rank) > 0 || (takesIdle && queued.drafting && queued.rank !== rank),
+      )
+      .sort((a, b) => compareRanks(b.rank, a.rank));
+    if (!victim) return false;
+    victim.admitted = false;
+    victim.task.state.drop();
+    this.preemptions++;
+    return true;
+  }
+
+  #dropHeld(): boolean {
+    const [oldest] = [...this.states]
+      .filter(({ tasks, pins, pages, lost }) => tasks === 0 && pins === 0 && pages.length > 0 && !lost)
+      .sort((a, b) => a.usedAt - b.usedAt);
+    oldest?.drop();
+    return oldest !== undefined;
+  }
+}

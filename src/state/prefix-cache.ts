@@ -1,0 +1,185 @@
+import type { PagePool } from './pages.js';
+import type { SequenceState } from './sequence-state.js';
+
+/** One page of tokens after the pages above it. */
+export interface PrefixNode {
+  readonly parent: PrefixNode | undefined;
+  readonly key: string;
+  /** Pages from the start to the end of this one, of `tokens` tokens each. */
+  readonly depth: number;
+  readonly tokens: number;
+  /** The kv page, held once by the cache; -1 in models without attention. */
+  readonly page: number;
+  readonly children: Map<string, PrefixNode>;
+  /** The recurrent states after its last token. */
+  checkpoint: Uint8Array | undefined;
+  /** False when it was evicted. */
+  kept: boolean;
+}
+
+export interface PrefixCacheStats {
+  /** Requests that found a beginning of their prompt here, and how many tokens they did not have to run. */
+  readonly hits: number;
+  readonly tokens: number;
+  /** Memory of checkpoints, and of the tree itself. */
+  readonly bytes: number;
+  /** Kv pages that it holds; those of them that nobody else holds are given up when a request needs room. */
+  readonly pages: number;
+  readonly checkpoints: number;
+}
+
+export interface PrefixCacheOptions {
+  readonly pageTokens: number;
+  /** Whether tokens have kv pages. */
+  readonly paged: boolean;
+  readonly maxBytes: number;
+}
+
+/** What a node takes beside its checkpoint, about. */
+const nodeBytes = 512;
+
+/**
+ * Beginnings of prompts that have been run: a tree over pages of token ids. A node holds the kv page of its tokens and may hold a checkpoint of the recurrent states.
+ *
+ * Only tokens that were given, never those that the model chose: the two are run by different kinds of step. What is least recently used goes first, from the leaves.
+ */
+export class PrefixCache {
+  hits = 0;
+  hitTokens = 0;
+  readonly #pool: PagePool;
+  readonly #options: PrefixCacheOptions;
+  readonly #root: PrefixNode;
+  /** Least recently used first; a node is always used after those below it, so the first is a leaf. */
+  readonly #nodes = new Set<PrefixNode>();
+  #bytes = 0;
+  #checkpoints = 0;
+
+  constructor(pool: PagePool, options: PrefixCacheOptions) {
+    this.#pool = pool;
+    this.#options = options;
+    this.#root = this.#node(undefined, '', -1);
+  }
+
+  get stats(): PrefixCacheStats {
+    return {
+      hits: this.hits,
+      tokens: this.hitTokens,
+      bytes: this.#bytes,
+      pages: this.#options.paged ? this.#nodes.size : 0,
+      checkpoints: this.#checkpoints,
+    };
+  }
+
+  /** Nodes of the sequence's first `tokens` tokens that are here, from its trail on. */
+  find(state: SequenceState, tokens: number): PrefixNode[] {
+    const found: PrefixNode[] = [];
+    let node = this.#start(state, tokens);
+    while ((node.depth + 1) * this.#options.pageTokens <= tokens) {
+      const next = node.children.get(this.#key(state.ids, node.depth));
+      if (!next) break;
+      found.push(next);
+      node = next;
+    }
+    return found;
+  }
+
+  /** Keeps the pages that the sequence's first `tokens` tokens fill; all of them were given and are committed. Returns the node of the last one. */
+  insert(state: SequenceState, tokens: number): PrefixNode | undefined {
+    const { pageTokens, paged } = this.#options;
+    let node = this.#start(state, tokens);
+    while ((node.depth + 1) * pageTokens <= tokens) {
+      const key = this.#key(state.ids, node.depth);
+      let next = node.children.get(key);
+      if (!next) {
+        const page = paged ? (state.pages[node.depth] as number) : -1;
+        if (paged) this.#pool.share(page);
+        next = this.#node(node, key, page);
+        node.children.set(key, next);
+        this.#nodes.add(next);
+        this.#bytes += nodeBytes;
+      }
+      node = next;
+    }
+    if (node === this.#root) return undefined;
+    state.trail = node;
+    this.touch(node);
+    this.#fit();
+    return node.kept ? node : undefined;
+  }
+
+  /** Marks a node and those above it as just used. */
+  touch(node: PrefixNode): void {
+    for (let each = node; each.parent; each = each.parent) {
+      this.#nodes.delete(each);
+      this.#nodes.add(each);
+    }
+  }
+
+  /** Adds the recurrent states to a node, unless it went meanwhile. */
+  attach(node: PrefixNode, checkpoint: Uint8Array): void {
+    if (!node.kept || node.checkpoint || checkpoint.length > this.#options.maxBytes) return;
+    node.checkpoint = checkpoint;
+    this.#bytes += checkpoint.length;
+    this.#checkpoints++;
+    this.#fit();
+  }
+
+  /** Frees up to `count` pages that nobody else holds; whether it freed any. */
+  evictPages(count: number): boolean {
+    let freed = 0;
+    for (const node of this.#nodes) {
+      if (freed === count) break;
+      if (node.children.size > 0 || node.page < 0 || this.#pool.isShared(node.page)) continue;
+      this.#remove(node);
+      freed++;
+    }
+    return freed > 0;
+  }
+
+  clear(): void {
+    while (this.#nodes.size > 0) for (const node of this.#nodes) if (node.children.size === 0) this.#remove(node);
+  }
+
+  #fit(): void {
+    for (const node of this.#nodes) {
+      if (this.#bytes <= this.#options.maxBytes) return;
+      if (node.children.size === 0) this.#remove(node);
+    }
+  }
+
+  #remove(node: PrefixNode): void {
+    node.kept = false;
+    node.parent?.children.delete(node.key);
+    this.#nodes.delete(node);
+    this.#bytes -= nodeBytes + (node.checkpoint?.length ?? 0);
+    if (node.checkpoint) this.#checkpoints--;
+    node.checkpoint = undefined;
+    if (node.page >= 0) this.#pool.release(node.page);
+  }
+
+  #node(parent: PrefixNode | undefined, key: string, page: number): PrefixNode {
+    return {
+      parent,
+      key,
+      depth: parent ? parent.depth + 1 : 0,
+      tokens: this.#options.pageTokens,
+      page,
+      children: new Map(),
+      checkpoint: undefined,
+      kept: true,
+    };
+  }
+
+  #start({ trail }: SequenceState, tokens: number): PrefixNode {
+    return trail?.kept && trail.depth * trail.tokens <= tokens ? trail : this.#root;
+  }
+
+  /** The ids of a page as a string of two code units each. */
+  #key(ids: readonly number[], page: number): string {
+    const { pageTokens } = this.#options;
+    let key = '';
+    for (let i = page * pageTokens; i < (page + 1) * pageTokens; i++)
+      key += String.fromCharCode((ids[i] as number) & 0xffff, (ids[i] as number) >>> 16);
+    return key;
+  }
+}
