@@ -175,15 +175,13 @@ export class SchedulerLoop {
 
   async #decode(): Promise<boolean> {
     const { memory } = this.#parts;
-    for (const { task, rank, admitted } of byRank(this.#ready())) {
-      const { state } = task;
-      const missing = state.pagesMissing(state.ids.length);
-      if (
-        admitted &&
-        missing > 0 &&
-        memory.makeRoom(missing, this.#queue, { rank, takesHeld: true, takesIdle: this.#isStuck })
-      )
-        state.grow(state.ids.length);
+    for (const queued of byRank(this.#ready())) {
+      const { rank, drafting, task } = queued;
+      const missing = task.state.pagesMissing(task.state.ids.length);
+      // one that was ready when this began may just have been preempted
+      if (missing === 0 || drafting || !queued.admitted) continue;
+      if (memory.makeRoom(missing, this.#queue, { rank, takesHeld: true, takesIdle: this.#isStuck }))
+        task.state.grow(task.state.ids.length);
     }
     return this.#step('decode', this.#ready(), this.#live().length > 0);
   }
