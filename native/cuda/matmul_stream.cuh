@@ -14,6 +14,7 @@
 #include "launch.cuh"
 #include "matmul_stream.h"
 #include "matmul_tile.h"
+#include "matmul_unpack.cuh"
 #include "ptx.cuh"
 
 namespace crosscurrent::cuda {
@@ -30,44 +31,6 @@ struct StreamParameters {
   int n_warps_log2, k_warps_log2, cluster_log2;
   int received_offset;
   bool bf16_scales, gated;
-};
-
-// Fragments of the A operand from packed words; weights become exact small integers.
-template <int kBits>
-struct Unpack;
-
-template <>
-struct Unpack<4> {
-  // 128 + q is 0x4300 | q in bf16. `low`, `high`: 128 + zero of rows r and r + 8, twice in a register.
-  static __device__ __forceinline__ void run(uint32_t word, uint32_t low, uint32_t high, uint32_t (&a)[4]) {
-    constexpr int kAndOr = (0xF0 & 0xCC) | 0xAA;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t biased = logic3<kAndOr>(word >> (4 * i), 0x000F000F, 0x43004300);
-      a[i] = subtract(biased, i % 2 == 0 ? low : high);
-    }
-  }
-  static __device__ __forceinline__ uint32_t subtract(uint32_t a, uint32_t b) {
-    const auto d =
-        __hsub2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
-    return reinterpret_cast<const uint32_t&>(d);
-  }
-};
-
-template <>
-struct Unpack<8> {
-  // q = 128 t + s: 128 + s is 0x4300 | s, and 0x4300 | t << 7 is 128 (t = 0) or 256. Their difference is s -
-  // 128 t, of q as a two's complement byte; the packed byte is q + 128, whose top bit is the other way round.
-  static __device__ __forceinline__ void run(uint32_t word0, uint32_t word1, uint32_t (&a)[4]) {
-    constexpr int kAndOr = (0xF0 & 0xCC) | 0xAA, kNotAndOr = ((~0xF0 & 0xCC) | 0xAA) & 0xFF;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t word = (i < 2 ? word0 : word1) >> (i % 2 * 8);
-      const uint32_t low = logic3<kAndOr>(word, 0x007F007F, 0x43004300);
-      const uint32_t high = logic3<kNotAndOr>(word, 0x00800080, 0x43004300);
-      a[i] = Unpack<4>::subtract(low, high);
-    }
-  }
 };
 
 template <int kBits, bool kZero, bool kGroup32, int kTokenTiles>
@@ -194,11 +157,11 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
 #pragma unroll
         for (int set = 0; set < kScaleSets; ++set) {
           float part[kTokenTiles][4] = {};
-          uint32_t zero_low = 0x43084308, zero_high = 0x43084308;  // 136
+          uint32_t zero_low = kBiasedZero4, zero_high = kBiasedZero4;
           if (kZero) {
             const uint32_t z = tile < 2 ? zero_now[set].x : zero_now[set].y;
-            zero_low = __byte_perm(z, 0x43434343, tile % 2 == 0 ? 0x4040 : 0x4242);
-            zero_high = __byte_perm(z, 0x43434343, tile % 2 == 0 ? 0x4141 : 0x4343);
+            zero_low = biased_zero(z, tile % 2 * 2);
+            zero_high = biased_zero(z, tile % 2 * 2 + 1);
           }
 #pragma unroll
           for (int step = 4 / kScaleSets * set; step < 4 / kScaleSets * (set + 1); ++step) {

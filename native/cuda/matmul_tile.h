@@ -50,4 +50,16 @@ inline StreamTile stream_tile(const Arch& arch, const PackedShape& s) {
   return {1, k_warps, cluster};
 }
 
+// The wgmma kernel (matmul_sm90.cuh): rows of W times rows of x that a block holds.
+enum class GemmShape : uint8_t { rows_128x64, rows_128x128, rows_256x128, gated_256x128 };
+
+// The widest tile that still gives every multiprocessor work.
+inline GemmShape gemm_shape(const Arch& arch, const PackedShape& s, int64_t m) {
+  if (s.gated) return GemmShape::gated_256x128;
+  if (m <= 64) return GemmShape::rows_128x64;
+  const int64_t rows = s.panels() * kPanelRows;
+  const int64_t wide = ceil_div<int64_t>(rows, 256) * ceil_div<int64_t>(m, 128);
+  return wide * 4 >= 3 * arch.sms ? GemmShape::rows_256x128 : GemmShape::rows_128x128;
+}
+
 }  // namespace crosscurrent::cuda

@@ -139,6 +139,14 @@ __device__ __forceinline__ void store_matrix_x4(void* shared, const uint32_t (&r
       : "memory");
 }
 
+// As `store_matrix_x4`, each matrix transposed: lane l gives the address of column l % 8 of matrix l / 8.
+__device__ __forceinline__ void store_matrix_transposed_x4(void* shared, const uint32_t (&r)[4]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(shared)),
+      "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+      : "memory");
+}
+
 // d[16, 8] += a[16, 16] b[16, 8]; lane l holds
 //   a: rows l / 4 and l / 4 + 8, columns 2 (l % 4) + {0, 1} and + 8: a0 row, a1 row + 8, a2 row col + 8, a3
 //   both b: column l / 4, rows 2 (l % 4) + {0, 1} (b0) and + 8 (b1) d: d0 d1 row l / 4, columns 2 (l % 4) +

@@ -1,0 +1,15 @@
+#include "matmul_sm90.cuh"
+
+namespace crosscurrent::cuda {
+
+void int4_sm90(const PackedMatmulArgs& args, const bf16* x, int64_t x_stride, cudaStream_t stream) {
+  const bool group32 = args.shape.group == 32;
+  if (args.shape.has_zero) {
+    return group32 ? dispatch_packed_gemm<4, true, true>(args, x, x_stride, stream)
+                   : dispatch_packed_gemm<4, true, false>(args, x, x_stride, stream);
+  }
+  group32 ? dispatch_packed_gemm<4, false, true>(args, x, x_stride, stream)
+          : dispatch_packed_gemm<4, false, false>(args, x, x_stride, stream);
+}
+
+}  // namespace crosscurrent::cuda
