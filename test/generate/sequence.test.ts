@@ -126,6 +126,17 @@ describe('restore in place', () => {
     }
   });
 
+  it.each([promptLookup, lookahead])('in the middle of speculation: %o', async (drafter) => {
+    const prompt = Int32Array.from({ length: 60 }, (_, i) => 100 + (i % 7));
+    for (const maxTokens of [1, 2, 5, 11, 12, 13]) {
+      await using sequence = await fed(prompt);
+      await sequence.generate({ maxTokens, ignoreEos: true, speculate: drafter() }).completion();
+      await using twin = await model.restore(await sequence.save());
+      const expected = (await sequence.generate({ ...sampled, speculate: drafter() }).completion()).ids;
+      expect((await twin.generate(sampled).completion()).ids).toEqual(expected);
+    }
+  });
+
   it('fails, and the sequence is what it was', async () => {
     await using sequence = await fed(someIds(40, 8));
     const bytes = await sequence.save();
