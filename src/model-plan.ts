@@ -43,6 +43,8 @@ export interface MemoryPlan {
   readonly weights: number;
   readonly activations: number;
   readonly states: number;
+  /** The part of `states` that keeps the inputs of nodes until a step says which were right: what speculation takes. */
+  readonly drafts: number;
   readonly cache: number;
   readonly total: number;
 }
@@ -82,12 +84,17 @@ export async function planModel(files: ModelFiles, options: PlanOptions): Promis
 function planMemory(files: ModelFiles, program: Program, slots: number, pages: number): MemoryPlan {
   const weights = files.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
   const activations = program.arenaBytes;
-  let [states, cache] = [0, 0];
+  let [committed, drafts, cache] = [0, 0, 0];
   for (const { kind, elements, pendingElements } of program.states) {
-    if (kind === 'kv') cache += 4 * pages * pageTokens * elements;
-    else states += 4 * slots * (elements + decodeWindow * pendingElements);
+    if (kind === 'kv') {
+      cache += 4 * pages * pageTokens * elements;
+    } else {
+      committed += 4 * slots * elements;
+      drafts += 4 * slots * decodeWindow * pendingElements;
+    }
   }
-  return { weights, activations, states, cache, total: weights + activations + states + cache };
+  const states = committed + drafts;
+  return { weights, activations, states, drafts, cache, total: weights + activations + states + cache };
 }
 
 /** @throws CrosscurrentError OUT_OF_MEMORY where a plan cannot be met, before anything of it is taken. */
