@@ -5,6 +5,8 @@ export type { SamplingOptions } from './generate/sampling.js';
 export type { SchedulerStats } from './generate/scheduler.js';
 export type { Sequence } from './generate/sequence.js';
 export type {
+  Branch,
+  BranchRequest,
   Draft,
   Drafter,
   DraftOutcome,
@@ -27,5 +29,7 @@ export {
   lookahead,
   type PromptLookupOptions,
   promptLookup,
+  type TreeOptions,
+  tree,
 } from './speculate/index.js';
 export { version } from './version.js';

@@ -33,6 +33,7 @@ export function makeBatch(candidates: readonly Queued[], options: BatchOptions):
   let known = isShared ? Math.min(limits.sharedTurn ?? Math.min(limits.chunk, sharedTurn), limits.t) : limits.t;
   const border = Math.min(limits.chunk, known);
   let wantsLogits: boolean | undefined;
+  let samples: boolean | undefined;
   for (const queued of candidates) {
     if (chosen.length === limits.seqs || tokens === limits.t) break;
     const { task } = queued;
@@ -40,7 +41,9 @@ export function makeBatch(candidates: readonly Queued[], options: BatchOptions):
     const piece = pieceOf(task);
     if (piece?.kind !== kind || (piece.live && queued.drafting)) continue;
     wantsLogits ??= task.onLogits !== undefined;
+    samples ??= task.sampler !== undefined;
     if ((task.onLogits !== undefined) !== wantsLogits) continue;
+    if (wantsLogits && (task.sampler !== undefined) !== samples) continue; // of a step's rows, all are sampled or none
 
     const first = state.processed;
     let draft = (piece.live && queued.draft) || noDraft;

@@ -24,11 +24,31 @@ export interface DraftOutcome {
   readonly chosen: readonly number[];
 }
 
+/** A token that may follow a node of a draft. */
+export interface Branch {
+  readonly id: number;
+  /** Of being right, where the node is. */
+  readonly probability: number;
+}
+
+export interface BranchRequest {
+  /** All tokens of the sequence. */
+  readonly ids: readonly number[];
+  /** Guesses so far. */
+  readonly draft: Draft;
+  /** Of which nodes the branches are asked for: indices in the draft's `ids`, -1 for the last token of the sequence. */
+  readonly nodes: readonly number[];
+  /** Most branches of a node. */
+  readonly width: number;
+}
+
 /** Guesses what a model will say next, for one generation. Wrong guesses cost time, never change the output. */
 export interface Drafter {
   /** Tokens to be asked for in every step; as many as pay, by what was measured, when absent. */
   readonly length?: number;
   propose(request: DraftRequest): Draft | Promise<Draft>;
+  /** What may follow each of `nodes`, likeliest first, for drafts that are trees; fewer lists where it cannot say more at once. */
+  branches?(request: BranchRequest): readonly (readonly Branch[])[] | Promise<readonly (readonly Branch[])[]>;
   observe?(outcome: DraftOutcome): void;
   dispose?(): void | Promise<void>;
 }
@@ -151,14 +171,16 @@ const longestPause = 256;
 /**
  * How many tokens to draft: the length that gives most tokens a millisecond, from the acceptance and the costs seen so far.
  *
- * With acceptance a, n drafted tokens give (1 - a^(n+1)) / (1 - a) tokens (Leviathan et al. 2023, arXiv:2211.17192, eq. 1) and cost one plain step, n times what a further
- * node costs, and n times what drafting one costs. When no length beats plain decoding, it pauses, ever longer.
+ * With acceptance a, a chain of n drafted tokens gives (1 - a^(n+1)) / (1 - a) tokens (Leviathan et al. 2023, arXiv:2211.17192, eq. 1) and costs one plain step, n times what a further
+ * node costs, and n times what drafting one costs. A tree gives what the chain of its depth gives. When no length beats plain decoding, it pauses, ever longer.
  */
 export class DraftLength {
   #acceptance = 0.7;
   #plainMs: number | undefined;
   #nodeMs: number | undefined;
   #draftMs = 0;
+  /** Depth of drafts beside their tokens: 1 for chains. */
+  #slope = 1;
   #pause = 0;
   #nextPause = firstPause;
   #rounds = 0;
@@ -189,6 +211,7 @@ export class DraftLength {
     }
     this.#nodeMs = blend(this.#nodeMs, Math.max(stepMs - (this.#plainMs ?? stepMs), 0) / nodes);
     const depth = draft.parents ? depthOf(draft.parents) : nodes;
+    this.#slope = blend(this.#slope, depth / nodes);
     // each accepted token is a success; the token that stopped the run, if there was one, a failure
     for (let i = 0; i < accepted; i++) this.#acceptance = blend(this.#acceptance, 1);
     if (accepted < depth) this.#acceptance = blend(this.#acceptance, 0);
@@ -200,7 +223,8 @@ export class DraftLength {
     const a = Math.min(this.#acceptance, 0.999);
     let [best, bestRate] = [0, 1 / this.#plainMs];
     for (let n = 1; n < maxNodes; n++) {
-      const rate = (1 - a ** (n + 1)) / (1 - a) / (this.#plainMs + n * (this.#nodeMs + this.#draftMs));
+      const depth = Math.max(n * this.#slope, 1);
+      const rate = (1 - a ** (depth + 1)) / (1 - a) / (this.#plainMs + n * (this.#nodeMs + this.#draftMs));
       if (rate > bestRate) [best, bestRate] = [n, rate];
     }
     return best;

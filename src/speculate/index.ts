@@ -1,3 +1,4 @@
 export { draftModel } from './draft-model.js';
 export { type LookaheadOptions, lookahead } from './lookahead.js';
 export { type PromptLookupOptions, promptLookup } from './prompt-lookup.js';
+export { type TreeOptions, tree } from './tree.js';
