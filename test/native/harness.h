@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -37,7 +38,8 @@ void expect_equal(const A& got, const B& expected, std::string_view what) {
 // `body` throws Error with this code.
 void expect_error(Code code, const std::function<void()>& body);
 
-// Runs what was registered, prints `N passed, N failed`; the exit status of a program.
-int run_all();
+// Runs what was registered, or those tests whose names contain one of `wanted`, and prints `N passed, N
+// failed`; the exit status of a program.
+int run_all(std::span<char*> wanted);
 
 }  // namespace crosscurrent::test
