@@ -97,7 +97,9 @@ const pendingAt = 12;
 /** Fills an empty sequence. */
 export async function restoreState(host: GenerationHost, state: SequenceState, saved: SavedSequence): Promise<void> {
   const processed = saved.length + saved.accepted.length;
-  if (processed > 0) await host.scheduler.restore(state, saved.native, processed);
+  // rejected nodes before the last accepted one still take room
+  const span = saved.length + (saved.accepted.at(-1) ?? -1) + 1;
+  if (processed > 0) await host.scheduler.restore(state, saved.native, span);
   for (const id of saved.ids) state.ids.push(id);
   state.length = saved.length;
   state.accepted = saved.accepted;

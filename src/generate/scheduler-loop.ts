@@ -122,14 +122,14 @@ export class SchedulerLoop {
   /** Gives a task room for the tokens that it has, if there is a page more, so that it is not preempted at once. */
   async #start(queued: Queued): Promise<boolean> {
     const { memory, prefix } = this.#parts;
-    const { task, rank, started } = queued;
+    const { task, rank } = queued;
     const { state } = task;
     const isNew = state.processed === 0;
     const resume = isNew ? prefix?.adopt(queued) : undefined;
     const missing = state.pagesMissing(state.ids.length);
     const spare = this.#ready().length > 0 ? Math.min(state.pagesMissing(task.capacity) - missing, 1) : 0;
     const hasRoom =
-      memory.makeRoom(missing, this.#queue, { rank, takesHeld: started, takesIdle: this.#isStuck }) &&
+      memory.makeRoom(missing, this.#queue, { rank, takesHeld: state.hadRoom, takesIdle: this.#isStuck }) &&
       memory.makeRoom(missing + spare, this.#queue, { rank: null, takesHeld: false });
     if (!hasRoom) {
       if (isNew) state.drop();
@@ -138,6 +138,7 @@ export class SchedulerLoop {
     state.grow(state.ids.length);
     queued.admitted = true;
     queued.started = true;
+    state.hadRoom = true;
     if (resume) await this.#resume(queued, resume, state.length);
     return true;
   }
@@ -147,17 +148,19 @@ export class SchedulerLoop {
     const { prefix, runner } = this.#parts;
     const { task } = queued;
     prefix?.count(task, tokens);
-    if (states.length === 0) return;
     queued.inFlight = true;
     try {
-      this.#call = runner.restore(states, task.state.slot, noPages);
+      this.#call = states.length === 0 ? Promise.resolve() : runner.restore(states, task.state.slot, noPages);
       await this.#call;
     } catch (error) {
       task.state.drop();
       end(queued, error);
     }
     queued.inFlight = false;
-    if (queued.ended) queued.reject(queued.reason);
+    if (queued.ended) return queued.reject(queued.reason);
+    if (task.state.processed < task.target) return;
+    queued.ended = true; // nothing is left to be run
+    queued.resolve();
   }
 
   async #prefill(): Promise<boolean> {
@@ -239,7 +242,8 @@ export class SchedulerLoop {
     const logits = rows > 0 && chosen.some(({ queued }) => queued.task.onLogits !== undefined);
     try {
       const start = performance.now();
-      const call = runner.step(stepWords(kind, entries), { ids: rows > 0 && !logits, logits });
+      const ids = entries.some(({ sampler }) => sampler !== undefined);
+      const call = runner.step(stepWords(kind, entries), { ids, logits });
       this.#call = call;
       settle(kind, chosen, await call, performance.now() - start);
       if (kind === 'prefill') for (const { queued } of chosen) prefix?.leave(queued.task);

@@ -1,3 +1,4 @@
+import { CrosscurrentError } from '../errors.js';
 import { PagePool } from '../state/pages.js';
 import type { PrefixCache } from '../state/prefix-cache.js';
 import { SequenceState } from '../state/sequence-state.js';
@@ -8,7 +9,7 @@ import type { Queued, SchedulerLimits } from './task.js';
 export interface RoomOptions {
   /** Tasks that rank lower than this one; every task where absent, none where `null`. */
   readonly rank?: Rank | null;
-  /** Sequences that are held and not in use, too. */
+  /** Sequences that are held and not in use, too; a request that never had room does not take theirs. */
   readonly takesHeld: boolean;
   /** Tasks of any rank that wait for their drafter, too: it may itself be waiting for this one. */
   readonly takesIdle?: boolean;
@@ -55,6 +56,19 @@ export class Memory {
       return false;
     }
     return true;
+  }
+
+  /** Recounts who holds what. @throws Error where the pool has counted otherwise */
+  audit(): void {
+    const holders = new Uint32Array(this.pool.size);
+    const held = [...[...this.states].flatMap(({ pages }) => pages), ...(this.cache?.pages ?? [])];
+    for (const page of held) holders[page] = (holders[page] as number) + 1;
+    holders.forEach((count, page) => {
+      if (count === this.pool.holders(page)) return;
+      throw new CrosscurrentError('INTERNAL', `kv page ${page}: ${count} hold it, ${this.pool.holders(page)} counted`);
+    });
+    const free = holders.filter((count) => count === 0).length;
+    if (free !== this.pool.free) throw new CrosscurrentError('INTERNAL', `kv pages: ${free} free, ${this.pool.free} counted`);
   }
 
   #preempt(queue: readonly Queued[], { rank, takesIdle = false }: RoomOptions): boolean {

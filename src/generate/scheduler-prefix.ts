@@ -4,9 +4,9 @@ import type { SequenceState } from '../state/sequence-state.js';
 import type { Queued, SchedulerLimits, StepRunner, Task } from './task.js';
 
 /** Shorter beginnings are not worth a checkpoint of their own. */
-const leastCheckpointTokens = 64;
+const leastCheckpointPages = 2;
 /** Long prompts leave a checkpoint each time they have come so much further. */
-const strideTokens = 512;
+const stridePages = 16;
 
 const noPages = new Int32Array(0);
 
@@ -99,7 +99,7 @@ export class PrefixSharing {
   #checkpointPlaces(task: Task): number[] {
     const { pageTokens } = this.#limits;
     const lastBorder = Math.floor(this.#sharable(task) / pageTokens) * pageTokens;
-    return [lastBorder, task.state.splitAt].filter((place) => place >= leastCheckpointTokens);
+    return [lastBorder, task.state.splitAt].filter((place) => place >= leastCheckpointPages * pageTokens);
   }
 
   /** Leaves what a prompt has run so far, after a step of it. */
@@ -113,7 +113,7 @@ export class PrefixSharing {
       return;
     }
     const isAtBorder = state.length === node.depth * this.#limits.pageTokens;
-    const isPlace = state.length % strideTokens === 0 || this.#checkpointPlaces(task).includes(state.length);
+    const isPlace = node.depth % stridePages === 0 || this.#checkpointPlaces(task).includes(state.length);
     if (!isAtBorder || !isPlace || node.checkpoint || !this.#keepsCheckpoints) return;
     this.#save(state, (bytes) => {
       this.#checkpointBytes = bytes.length;

@@ -105,14 +105,18 @@ export class Scheduler {
 
   /** The native state after `room` bytes of the caller's. */
   save(state: SequenceState, room: number): Promise<Uint8Array> {
-    return this.#pinned([state], () => this.#runner.save(state.slot, Int32Array.from(state.pages), room));
+    return this.#pinned([state], () => {
+      state.trim(state.span);
+      return this.#runner.save(state.slot, Int32Array.from(state.pages), room);
+    });
   }
 
-  /** Fills an empty sequence from saved bytes, for `tokens` processed tokens. */
+  /** Fills an empty sequence from saved bytes; `tokens` is what its `span` was. */
   restore(state: SequenceState, bytes: Uint8Array, tokens: number): Promise<void> {
     return this.#pinned([state], async () => {
       await this.#freePages(() => state.pagesMissing(tokens));
       state.grow(tokens);
+      state.hadRoom = true;
       await this.#runner.restore(bytes, state.slot, Int32Array.from(state.pages));
     });
   }
@@ -129,6 +133,7 @@ export class Scheduler {
     if (state.processed <= run) return;
     if (run >= state.length) {
       state.accepted = state.accepted.slice(0, run - state.length);
+      state.trim(state.span);
     } else if (run === 0 || (this.limits.recurrent ?? true)) {
       state.drop();
       await this.run({ state, target: run, capacity: left, sharesPrefix: true }, signal);
@@ -189,6 +194,11 @@ export class Scheduler {
     this.#slots.close();
     await this.#loop.stopped;
     await this.#prefix?.dispose();
+  }
+
+  /** @internal Recounts the pages. @throws CrosscurrentError INTERNAL where something was lost or is held twice */
+  audit(): void {
+    this.#memory.audit();
   }
 
   #checkOpen(): void {

@@ -70,6 +70,11 @@ export class PrefixCache {
     };
   }
 
+  /** The kv pages that it holds. */
+  get pages(): number[] {
+    return [...this.#nodes].map(({ page }) => page).filter((page) => page >= 0);
+  }
+
   /** Nodes of the sequence's first `tokens` tokens that are here, from its trail on. */
   find(state: SequenceState, tokens: number): PrefixNode[] {
     const found: PrefixNode[] = [];

@@ -19,6 +19,8 @@ export class SequenceState {
   accepted: readonly number[] = [];
   /** Set when a failed step destroyed the native state. */
   lost = false;
+  /** Whether it had room once: it gets it again, whoever holds it meanwhile. */
+  hadRoom = false;
   /** Tasks and native calls that use it: while there are any, only the scheduler's own rules may take its pages. */
   tasks = 0;
   pins = 0;
@@ -50,6 +52,11 @@ export class SequenceState {
     return this.length + this.accepted.length;
   }
 
+  /** Tokens up to the last one to be committed, rejected ones among them: until the next step, they take room in its pages. */
+  get span(): number {
+    return this.length + (this.accepted.at(-1) ?? -1) + 1;
+  }
+
   /** How many of its pages others hold too. */
   get sharedPages(): number {
     return this.pages.filter((page) => this.#pool.isShared(page)).length;
@@ -68,6 +75,12 @@ export class SequenceState {
   pagesMissing(tokens: number): number {
     if (this.#pageTokens === 0) return 0;
     return Math.max(Math.ceil(tokens / this.#pageTokens) - this.pages.length, 0);
+  }
+
+  /** Gives back pages beyond `tokens` tokens. */
+  trim(tokens: number): void {
+    const left = this.#pageTokens === 0 ? 0 : Math.ceil(tokens / this.#pageTokens);
+    for (const page of this.pages.splice(left)) this.#pool.release(page);
   }
 
   /** Makes the first `tokens` tokens have pages; so many must be free. */
@@ -92,6 +105,7 @@ export class SequenceState {
     twin.decoded.bounds = this.decoded.bounds;
     twin.length = this.length;
     twin.accepted = this.accepted;
+    twin.hadRoom = this.hadRoom;
     twin.trail = this.trail;
     twin.splitAt = this.splitAt;
     return pairs;
@@ -110,15 +124,14 @@ export class SequenceState {
    * is shared and will be written again: one page must then be free.
    */
   shorten(tokens: number): number[] {
-    const left = Math.ceil(tokens / this.#pageTokens);
-    for (const page of this.pages.splice(left)) this.#pool.release(page);
+    this.trim(tokens);
     this.length = tokens;
     this.accepted = [];
-    const last = this.pages[left - 1];
+    const last = this.pages.at(-1);
     if (last === undefined || tokens % this.#pageTokens === 0 || !this.#pool.isShared(last)) return [];
     const copy = this.#pool.take();
     this.#pool.release(last);
-    this.pages[left - 1] = copy;
+    this.pages[this.pages.length - 1] = copy;
     return [last, copy];
   }
 
@@ -135,6 +148,7 @@ export class SequenceState {
   reset(): void {
     this.drop();
     this.truncate(0);
+    this.hadRoom = false;
   }
 
   /** Gives every page back, for good. The slot is the owner's affair. */
