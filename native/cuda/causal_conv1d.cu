@@ -46,20 +46,31 @@ __device__ __forceinline__ void load_row(float (&to)[kWidth], const float* from)
   }
 }
 
+// As loaded: what waits in registers for its turn should be small.
+template <class T, int kWidth>
+using Raw = std::conditional_t<kWidth == 1, T, uint4>;
+
 template <int kWidth>
-__device__ __forceinline__ void load_row(float (&to)[kWidth], const bf16* from) {
-  if constexpr (kWidth == 1) {
-    to[0] = __bfloat162float(*from);
-  } else {
-    static_assert(kWidth == 8);
-    const uint4 v = *reinterpret_cast<const uint4*>(from);
-    const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+__device__ __forceinline__ void unpack(float (&to)[kWidth], const uint4& raw) {
+  const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (kWidth == 4) {
+      to[i] = __uint_as_float(words[i]);
+    } else {
       to[2 * i] = __uint_as_float(words[i] << 16);
       to[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
     }
   }
+}
+template <int kWidth, class T>
+__device__ __forceinline__ void unpack(float (&to)[kWidth], const T& raw) {
+  to[0] = to_float(raw);
+}
+
+template <int kWidth>
+__device__ __forceinline__ void load_row(float (&to)[kWidth], const bf16* from) {
+  unpack(to, *reinterpret_cast<const Raw<bf16, kWidth>*>(from));
 }
 
 template <int kWidth, class T>
@@ -107,7 +118,7 @@ __device__ __forceinline__ int sequence_of(const PrefillSequences& sequences, in
 }
 
 template <class T, int kTaps, int kWidth>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kTaps == 4 ? 4 : 2)
     causal_conv1d_kernel(const __grid_constant__ CausalConv1dArgs args,
                          const __grid_constant__ PrefillSequences sequences) {
   const int64_t channel = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kWidth;
@@ -132,11 +143,18 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int j = 0; j < kTaps - 1; ++j) history.load(taps[j + 1], seq, begin, kTaps - 1 - j);
 
-  for (int64_t token = begin; token < end; token += kBatch) {
-    float rows[kBatch][kWidth];
+  // a batch ahead
+  Raw<T, kWidth> raw[kBatch], ahead[kBatch];
+  const auto load_batch = [&](Raw<T, kWidth>(&to)[kBatch], int64_t from) {
 #pragma unroll
     for (int k = 0; k < kBatch; ++k)
-      if (token + k < end) load_row(rows[k], x + (token + k) * args.x_stride);
+      if (from + k < end) to[k] = *reinterpret_cast<const Raw<T, kWidth>*>(x + (from + k) * args.x_stride);
+  };
+  load_batch(ahead, begin);
+  for (int64_t token = begin; token < end; token += kBatch) {
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) raw[k] = ahead[k];
+    load_batch(ahead, token + kBatch);
 #pragma unroll
     for (int k = 0; k < kBatch; ++k) {
       if (token + k >= end) break;
@@ -146,12 +164,13 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int j = 0; j < kTaps - 1; ++j) history.load(taps[j + 1], seq, token + k, kTaps - 1 - j);
       }
-      float out[kWidth];
+      float row[kWidth], out[kWidth];
+      unpack(row, raw[k]);
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
 #pragma unroll
         for (int j = 0; j < kTaps - 1; ++j) taps[j][i] = taps[j + 1][i];
-        taps[kTaps - 1][i] = rows[k][i];
+        taps[kTaps - 1][i] = row[i];
         float sum = bias[i];
 #pragma unroll
         for (int j = 0; j < kTaps; ++j)

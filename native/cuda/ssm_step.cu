@@ -19,9 +19,9 @@ constexpr int kGroups = kStepThreads / kStepLanes;  // rows side by side
 
 // Inputs of some nodes in shared memory.
 struct NodeInputs {
-  float *b, *c;          // [nodes, states rounded up]
-  float* x;              // [nodes, rows of the block]
-  float *delta, *decay;  // [nodes]
+  float *b, *c;                // [nodes, states rounded up]
+  float* x;                    // [nodes, rows of the block]
+  const float *delta, *decay;  // [nodes]
 };
 
 // What a thread holds: kRows rows of kVectors groups of four states.
@@ -89,22 +89,11 @@ struct Rows {
 
 template <class T, int kRows, int kVectors>
 __global__ void __launch_bounds__(kStepThreads, 4)
-    ssd_step_kernel(const __grid_constant__ SsdStepArgs args, int most_accepted, int most_nodes,
-                    uint32_t* arrivals) {
+    ssd_step_kernel(const __grid_constant__ SsdStepArgs args, uint32_t* arrivals) {
   constexpr int kBlockRows = kRows * kGroups, kWidth = 32 * kVectors;
   extern __shared__ __align__(16) float shared[];
   __shared__ StepParents parents;
-  NodeInputs old{}, fresh{};
-  old.b = shared;
-  fresh.b = old.b + most_accepted * kWidth;
-  fresh.c = fresh.b + most_nodes * kWidth;
-  old.x = fresh.c + most_nodes * kWidth;
-  fresh.x = old.x + most_accepted * kBlockRows;
-  old.delta = fresh.x + most_nodes * kBlockRows;
-  old.decay = old.delta + most_accepted;
-  fresh.delta = old.decay + most_accepted;
-  fresh.decay = fresh.delta + most_nodes;
-
+  __shared__ float gates[2][2][kMaxNodes];  // delta and decay of new and of accepted nodes
   const int seq = blockIdx.y, row_blocks = static_cast<int>(gridDim.x) / static_cast<int>(args.heads);
   const int head = static_cast<int>(blockIdx.x) / row_blocks;
   const int row0 = static_cast<int>(blockIdx.x) % row_blocks * kBlockRows;
@@ -137,61 +126,79 @@ __global__ void __launch_bounds__(kStepThreads, 4)
   };
   load_state(nodes.is_new);
 
-  const int64_t inputs = args.heads * args.head_dim,
-                pending_size = inputs + args.heads + args.groups * args.states;
+  // Everything that the nodes bring, as one list: b, c and x of the new ones, b and x of the accepted ones.
+  // All loads of a thread are under way before the first is waited for; a loop each would wait as many times.
+  const int heads = static_cast<int>(args.heads), groups = static_cast<int>(args.groups);
+  const int64_t pending_x = args.heads * args.head_dim, pending_size = pending_x + heads + groups * states;
   float* const pending = args.pending.data + nodes.slot * args.pending.window * pending_size;
   const int64_t x_column = int64_t{head} * head_dim + row0;
-  const int64_t b_column = head * args.groups / args.heads * args.states;
+  const int b_column = head * groups / heads * states;
+  const NodeInputs fresh{shared, shared + nodes.count * kWidth, shared + 2 * nodes.count * kWidth,
+                         gates[0][0], gates[0][1]};
+  float* const old_b = fresh.x + nodes.count * kBlockRows;
+  const NodeInputs old{old_b, nullptr, old_b + nodes.accepted_count * kWidth, gates[1][0], gates[1][1]};
+  const auto source = [&](int i, bool& is_float) -> const void* {
+    is_float = sizeof(T) == 4;
+    if (i < 2 * nodes.count * kWidth) {
+      const bool is_c = i >= nodes.count * kWidth;
+      const int node = i / kWidth - (is_c ? nodes.count : 0), n = i % kWidth;
+      const T* const row = static_cast<const T*>(is_c ? args.c : args.b) +
+                           (nodes.first + node) * (is_c ? args.c_stride : args.b_stride);
+      return n < states ? row + b_column + n : nullptr;
+    }
+    i -= 2 * nodes.count * kWidth;
+    if (i < nodes.count * kBlockRows) {
+      const int node = i / kBlockRows, r = i % kBlockRows;
+      const T* const row = static_cast<const T*>(args.x) + (nodes.first + node) * args.x_stride;
+      return row0 + r < head_dim ? row + x_column + r : nullptr;
+    }
+    i -= nodes.count * kBlockRows;
+    is_float = true;
+    if (i < nodes.accepted_count * kWidth) {
+      const int n = i % kWidth;
+      const float* const row = pending + nodes.accepted[i / kWidth] * pending_size;
+      return n < states ? row + pending_x + heads + b_column + n : nullptr;
+    }
+    i -= nodes.accepted_count * kWidth;
+    const int r = i % kBlockRows;
+    const float* const row = pending + nodes.accepted[i / kBlockRows] * pending_size;
+    return row0 + r < head_dim ? row + x_column + r : nullptr;
+  };
   load_parents(parents, args.sequences, nodes);
-  for (int i = threadIdx.x; i < nodes.accepted_count * kWidth; i += kStepThreads) {
-    const int n = i % kWidth;
-    const float* row = pending + nodes.accepted[i / kWidth] * pending_size;
-    old.b[i] = n < states ? row[inputs + args.heads + b_column + n] : 0.0f;
+  float dt = 0, dt_bias = 0, rate = 0;
+  const int gate = threadIdx.x % kMaxNodes;  // of this thread, if any
+  const bool is_old = threadIdx.x >= kMaxNodes;
+  const bool has_gate = threadIdx.x < 2 * kMaxNodes && gate < (is_old ? nodes.accepted_count : nodes.count);
+  if (has_gate) {
+    dt = is_old ? pending[nodes.accepted[gate] * pending_size + pending_x + head]
+                : to_float(static_cast<const T*>(args.dt)[(nodes.first + gate) * args.dt_stride + head]);
+    dt_bias = args.dt_bias[head];
+    rate = __fmul_rn(args.a[head], kLog2E);
   }
-  for (int i = threadIdx.x; i < nodes.accepted_count * kBlockRows; i += kStepThreads) {
-    const int r = i % kBlockRows;
-    old.x[i] =
-        row0 + r < head_dim ? pending[nodes.accepted[i / kBlockRows] * pending_size + x_column + r] : 0.0f;
-  }
-  for (int i = threadIdx.x; i < nodes.count * kWidth; i += kStepThreads) {
-    const int64_t token = nodes.first + i / kWidth;
-    const int n = i % kWidth;
-    fresh.b[i] =
-        n < states ? to_float(static_cast<const T*>(args.b)[token * args.b_stride + b_column + n]) : 0.0f;
-    fresh.c[i] =
-        n < states ? to_float(static_cast<const T*>(args.c)[token * args.c_stride + b_column + n]) : 0.0f;
-  }
-  for (int i = threadIdx.x; i < nodes.count * kBlockRows; i += kStepThreads) {
-    const int64_t token = nodes.first + i / kBlockRows;
-    const int r = i % kBlockRows;
-    fresh.x[i] = row0 + r < head_dim
-                     ? to_float(static_cast<const T*>(args.x)[token * args.x_stride + x_column + r])
-                     : 0.0f;
-  }
-  if (threadIdx.x < 2 * kMaxNodes) {
-    const bool is_old = threadIdx.x >= kMaxNodes;
-    const int node = threadIdx.x % kMaxNodes;
-    if (node < (is_old ? nodes.accepted_count : nodes.count)) {
-      const float dt =
-          is_old ? pending[nodes.accepted[node] * pending_size + inputs + head]
-                 : to_float(static_cast<const T*>(args.dt)[(nodes.first + node) * args.dt_stride + head]);
-      float delta = softplus(__fadd_rn(dt, args.dt_bias[head]));
-      delta = delta < args.dt_min ? args.dt_min : delta > args.dt_max ? args.dt_max : delta;  // a NaN stays
-      (is_old ? old.delta : fresh.delta)[node] = delta;
-      (is_old ? old.decay : fresh.decay)[node] = exp2_fast(__fmul_rn(delta, __fmul_rn(args.a[head], kLog2E)));
+  const int listed = nodes.count * (2 * kWidth + kBlockRows) + nodes.accepted_count * (kWidth + kBlockRows);
+  constexpr int kBatch = 4;
+  for (int i0 = threadIdx.x; i0 < listed; i0 += kBatch * kStepThreads) {
+    uint32_t raw[kBatch];
+    bool is_float[kBatch];
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const int i = i0 + k * kStepThreads;
+      const void* const from = i < listed ? source(i, is_float[k]) : nullptr;
+      raw[k] = 0;
+      if (from != nullptr)
+        raw[k] = is_float[k] ? *static_cast<const uint32_t*>(from) : *static_cast<const uint16_t*>(from);
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const int i = i0 + k * kStepThreads;
+      if (i < listed) shared[i] = __uint_as_float(is_float[k] ? raw[k] : raw[k] << 16);
     }
   }
-  // b and dt of a pending row are read by other blocks too: the last to have read writes the new ones.
-  if (nodes.count > 0 && arrives_last(arrivals + seq, gridDim.x)) {
-    const int width = static_cast<int>(args.heads + args.groups * args.states);
-    for (int i = threadIdx.x; i < nodes.count * width; i += kStepThreads) {
-      const int64_t token = nodes.first + i / width;
-      const int column = i % width;
-      pending[i / width * pending_size + inputs + column] =
-          column < args.heads
-              ? to_float(static_cast<const T*>(args.dt)[token * args.dt_stride + column])
-              : to_float(static_cast<const T*>(args.b)[token * args.b_stride + column - args.heads]);
-    }
+  if (has_gate) {
+    float delta = softplus(__fadd_rn(dt, dt_bias));
+    delta = delta < args.dt_min ? args.dt_min : delta > args.dt_max ? args.dt_max : delta;  // a NaN stays
+    gates[is_old][0][gate] = delta;
+    gates[is_old][1][gate] = exp2_fast(__fmul_rn(delta, rate));
   }
   __syncthreads();
 
@@ -227,9 +234,21 @@ __global__ void __launch_bounds__(kStepThreads, 4)
         static_cast<T*>(args.y)[(nodes.first + node) * args.y_stride + x_column + row] = from_float<T>(out);
       });
 
+  // The new pending rows. b and dt of the old ones were read by other blocks too: the last to get here writes
+  // them.
+  if (nodes.count == 0) return;
   for (int i = threadIdx.x; i < nodes.count * kBlockRows; i += kStepThreads) {
     const int r = i % kBlockRows;
     if (row0 + r < head_dim) pending[i / kBlockRows * pending_size + x_column + r] = fresh.x[i];
+  }
+  if (!arrives_last(arrivals + seq, gridDim.x)) return;
+  const int width = heads + groups * states;
+  for (int i = threadIdx.x; i < nodes.count * width; i += kStepThreads) {
+    const int64_t token = nodes.first + i / width;
+    const int column = i % width;
+    pending[i / width * pending_size + pending_x + column] =
+        column < heads ? to_float(static_cast<const T*>(args.dt)[token * args.dt_stride + column])
+                       : to_float(static_cast<const T*>(args.b)[token * args.b_stride + column - heads]);
   }
 }
 
@@ -283,14 +302,14 @@ void run(const SsdStepArgs& args, Workspace workspace, cudaStream_t stream) {
   constexpr int kBlockRows = kRows * kGroups;
   const int accepted = args.pending.window;
   const int nodes = static_cast<int>(std::min<int64_t>(args.sequences.t, kMaxNodes));
-  const int floats = (accepted + 2 * nodes) * 32 * kVectors + (accepted + nodes) * (kBlockRows + 2);
+  const int floats = nodes * (2 * 32 * kVectors + kBlockRows) + accepted * (32 * kVectors + kBlockRows);
   const auto blocks = static_cast<unsigned>(args.heads * ceil_div<int64_t>(args.head_dim, kBlockRows));
   launch(ssd_step_kernel<T, kRows, kVectors>,
          {.grid = dim3(blocks, static_cast<unsigned>(args.sequences.seqs)),
           .block = dim3(kStepThreads),
           .shared_bytes = sizeof(float) * static_cast<size_t>(floats),
           .stream = stream},
-         args, accepted, nodes, static_cast<uint32_t*>(workspace.data));
+         args, static_cast<uint32_t*>(workspace.data));
 }
 
 template <class T, int kVectors>

@@ -46,9 +46,17 @@ __global__ void __launch_bounds__(kThreads)
 
   float* const state = args.h + (nodes.slot * args.channels + channel) * states + 4 * quarter;
   float a[4], h[4];
+  const bool whole = states == kMaxStates;
   const auto load_state = [&](bool zero) {
+    float4 v{};
+    if (whole) {
+      if (exists && !zero) v = load4(state);
+    } else {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) h[j] = exists && !zero && 4 * quarter + j < states ? state[j] : 0.0f;
+      for (int j = 0; j < 4; ++j)
+        if (exists && !zero && 4 * quarter + j < states) (&v.x)[j] = state[j];
+    }
+    h[0] = v.x, h[1] = v.y, h[2] = v.z, h[3] = v.w;
   };
   load_state(nodes.is_new);
 #pragma unroll
