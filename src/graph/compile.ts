@@ -20,6 +20,8 @@ export interface CompileOptions {
   bounds: Bounds;
   /** Keeps every intermediate for `session.trace()`, at the price of memory. */
   keepAll?: boolean;
+  /** Outputs of another program of the graph, whose weights this one is to be bound to. */
+  weightsOf?: readonly Tensor[];
 }
 
 /** A compiled graph: words for native code, and what is needed to bind weights and states to it. */
@@ -65,6 +67,9 @@ export async function compile(
   await turn();
   const plan = await planArena(graph, nodes, Object.values(outputs), bounds, options.keepAll ?? false);
 
+  const operands = nodes.flatMap((node) => Object.values(node.operands));
+  const usesState = new Set(operands.map((tensor) => (tensor?.storage.role === 'state' ? tensor.storage.index : -1)));
+  const states = graph.states.filter((_, index) => usesState.has(index));
   const buffers: number[] = [];
   const numbers = new Map<number, number>();
   const bufferOf = (tensor: Tensor): number => {
@@ -72,7 +77,7 @@ export async function compile(
     if (existing !== undefined) return existing;
     const number = numbers.size;
     numbers.set(tensor.id, number);
-    buffers.push(...bufferEntry(graph, tensor, plan.offsets));
+    buffers.push(...bufferEntry(graph, states, tensor, plan.offsets));
     return number;
   };
   const f32Bits = new DataView(new ArrayBuffer(4));
@@ -95,6 +100,8 @@ export async function compile(
     records.push(...record);
   }
   await turn();
+  for (const node of reachable(graph, options.weightsOf ?? []))
+    for (const tensor of Object.values(node.operands)) if (tensor?.storage.role === 'weight') bufferOf(tensor);
   const labels = new Map<string, number>();
   const kept = new Set(nodes.flatMap((node) => Object.values(node.results).map((tensor) => tensor.id)));
   for (const [label, tensor] of graph.labels)
@@ -113,13 +120,17 @@ export async function compile(
     logits,
     ids,
     graph.weights.length,
-    graph.states.length,
+    states.length,
   ];
+  const words = [...header, ...buffers, ...records];
+  const large = words.find((word) => (word | 0) !== word);
+  if (large !== undefined)
+    throw mismatch('INVALID_ARGUMENT', 'graph', 'sizes and offsets of less than 2^31', String(large));
   return {
-    words: Int32Array.from([...header, ...buffers, ...records]),
+    words: Int32Array.from(words),
     bounds,
     weights: graph.weights,
-    states: graph.states,
+    states,
     arenaBytes: plan.bytes,
     labels,
     print: () => printProgram(graph, nodes, bounds, plan),
@@ -127,7 +138,12 @@ export async function compile(
 }
 
 /** Twelve words: role, dtype, rank, symbol, times, dims 1..3, row stride, index, offset, detail. */
-function bufferEntry(graph: Graph, tensor: Tensor, offsets: readonly number[]): number[] {
+function bufferEntry(
+  graph: Graph,
+  states: readonly StateSpec[],
+  tensor: Tensor,
+  offsets: readonly number[],
+): number[] {
   const { storage, shape } = tensor;
   const lead = shape[0] ?? 1;
   const inner = [1, 2, 3].map((axis) => (shape[axis] as number | undefined) ?? 1);
@@ -145,7 +161,8 @@ function bufferEntry(graph: Graph, tensor: Tensor, offsets: readonly number[]): 
         : 0;
   if (storage.role === 'state') {
     const spec = graph.states[storage.index] as StateSpec;
-    return [roleNumber.state, dtypeNumber.f32, 0, 0, 1, spec.elements, spec.pendingElements, 1, 0, index, 0, detail];
+    const { elements, pendingElements } = spec;
+    return [roleNumber.state, dtypeNumber.f32, 0, 0, 1, elements, pendingElements, 1, 0, states.indexOf(spec), 0, detail];
   }
   return [
     roleNumber[storage.role],
