@@ -34,7 +34,7 @@ export async function main(args: string[]): Promise<void> {
   const path = `${root}${modelFiles.tiny}`;
   // fewer places and less cache than the requests want at once
   await using model = await load(path, { context, sequences, cacheTokens: 4 * context, threads });
-  await using draft = await load(path, { context, sequences: 2 * concurrency, cacheTokens: 16 * context, threads });
+  await using draft = await load(path, { context, sequences, threads });
   const report = await soak(model, {
     seconds: 60 * minutes,
     concurrency,
@@ -50,6 +50,8 @@ export async function main(args: string[]): Promise<void> {
     `\n${report.finished} answers, ${report.aborted} aborted, ${report.tokens} tokens (${rate.toFixed(0)} a second)`,
   );
   console.log(`  drafts: ${report.accepted} of ${report.drafted} right`);
+  const { preemptions, prefixCache } = report.scheduler;
+  console.log(`  preemptions: ${preemptions}; prompts whose beginning was known: ${prefixCache?.hits ?? 0}`);
   console.log(`  wrong: ${report.wrong.length}, errors: ${report.errors.length}`);
   for (const line of [...report.wrong, ...report.errors]) console.log(`    ${line}`);
   console.log(

@@ -1,5 +1,6 @@
 // Many requests at once on one model, of every kind, with aborts at random; each answer is held against the request run alone.
 import { createHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
+import type { SchedulerStats } from '../../src/generate/scheduler.js';
 import {
   type Drafter,
   draftModel,
@@ -8,7 +9,9 @@ import {
   type Model,
   promptLookup,
   type Speculation,
+  tree,
 } from '../../src/index.js';
+import { hostOf } from '../../src/model.js';
 import { spread } from './statistics.js';
 
 export interface SoakOptions {
@@ -45,6 +48,8 @@ export interface SoakReport {
   /** Longest time that the event loop was held. */
   readonly gapMs: number;
   readonly gapP99Ms: number;
+  /** Of the scheduler, in the end: preemptions, shared prefixes. */
+  readonly scheduler: SchedulerStats;
   /** Medians of ten parts of the run after its first fifth. */
   readonly rssMB: readonly number[];
   readonly rssSpreadPercent: number;
@@ -66,8 +71,9 @@ export async function soak(model: Model, options: SoakOptions): Promise<SoakRepo
     () => undefined,
     () => promptLookup({ minMatch: 1 }),
     () => lookahead(),
+    () => tree(promptLookup()),
     () => () => wildDrafter(generator(random.integer(1 << 30)), model.info.vocab),
-    ...(draft ? [() => draftModel(draft)] : []),
+    ...(draft ? [() => draftModel(draft), () => tree(draftModel(draft), { width: 2 })] : []),
   ];
   const count = { finished: 0, aborted: 0, tokens: 0, drafted: 0, accepted: 0 };
   const [wrong, errors]: [string[], string[]] = [[], []];
@@ -136,6 +142,8 @@ export async function soak(model: Model, options: SoakOptions): Promise<SoakRepo
   );
   delay.disable();
   clearInterval(sampler);
+  const { scheduler } = hostOf(model);
+  scheduler.audit();
   const settled = partsOf(rss.slice(Math.floor(rss.length / 5)), 10).map((part) => spread(part).median);
   const [low, high] = [Math.min(...settled), Math.max(...settled)];
   const ms = (histogram: typeof gaps) => ({
@@ -151,6 +159,7 @@ export async function soak(model: Model, options: SoakOptions): Promise<SoakRepo
     firstTokenMs: ms(firsts),
     gapMs: delay.max / 1e6 - 1,
     gapP99Ms: delay.percentile(99) / 1e6 - 1,
+    scheduler: scheduler.stats,
     rssMB: settled,
     rssSpreadPercent: (100 * (high - low)) / (high + low),
   };

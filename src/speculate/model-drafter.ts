@@ -29,6 +29,7 @@ export class ModelDrafter implements Drafter {
   #chain: Chain | undefined;
   #evaluator: Evaluator | undefined;
   #work: Promise<unknown> = Promise.resolve();
+  #disposed = false;
 
   constructor(model: DraftingModel, target: SpeculationTarget) {
     this.#model = model;
@@ -61,6 +62,7 @@ export class ModelDrafter implements Drafter {
   }
 
   async dispose(): Promise<void> {
+    this.#disposed = true;
     await this.#work.catch(() => {});
     this.#chain?.close();
     this.#evaluator?.close();
@@ -70,8 +72,9 @@ export class ModelDrafter implements Drafter {
     return this.#model.scheduler.limits.context - ids.length;
   }
 
-  /** What `work` gives; nothing while the model has no room for it. */
-  #working<T>(work: () => Promise<T>): Promise<T | undefined> {
+  /** What `work` gives; nothing while the model has no room for it, and nothing to who still asks after `dispose`. */
+  async #working<T>(work: () => Promise<T>): Promise<T | undefined> {
+    if (this.#disposed) return undefined;
     const done = work().catch((error: unknown) => {
       if (error instanceof CrosscurrentError && busy.has(error.code)) return undefined;
       throw error;

@@ -20,7 +20,7 @@ describe.each([
 async function run(path: string, seconds: number): Promise<void> {
   const options = { context: 256, threads: 2 };
   await using model = await load(path, { ...options, sequences, cacheTokens: 640 });
-  await using draft = await load(path, { ...options, sequences: 32 });
+  await using draft = await load(path, { ...options, sequences: 4 });
   const concurrency = 16;
   const report = await soak(model, { seconds, concurrency, seed, draft, kinds: 12, mostTokens: 32 });
   expect({ wrong: report.wrong, errors: report.errors }).toEqual({ wrong: [], errors: [] });
