@@ -29,6 +29,8 @@ export {
   lookahead,
   type PromptLookupOptions,
   promptLookup,
+  type SelfDraftOptions,
+  selfDraft,
   type TreeOptions,
   tree,
 } from './speculate/index.js';

@@ -1,4 +1,5 @@
 import { CrosscurrentError, mismatch } from './errors.js';
+import { FirstLayers } from './first-layers.js';
 import { Scheduler } from './generate/scheduler.js';
 import type { SchedulerLimits } from './generate/task.js';
 import { Model } from './model.js';
@@ -90,6 +91,11 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       signal,
     );
     opened.push(session);
+    const firstLayers = new FirstLayers(plan, weights, {
+      threads: options.threads ?? 0,
+      exact: options.activations === 'exact',
+    });
+    opened.push(firstLayers);
     const fingerprint = await fingerprintOf(files);
     const tokenizer = await tokenizing;
     signal?.throwIfAborted();
@@ -128,6 +134,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       program: plan.program,
       scheduler: new Scheduler(session, limits),
       tokenizer,
+      firstLayers: (layers) => firstLayers.open(layers),
       close: closeAll,
     });
   } catch (error) {

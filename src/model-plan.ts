@@ -1,5 +1,7 @@
 import { mismatch } from './errors.js';
 import { type Bounds, compile, type Program } from './graph/compile.js';
+import type { Graph } from './graph/graph.js';
+import type { Tensor } from './graph/tensor.js';
 import type { ModelDefinition, ModelShape } from './models/define.js';
 import { findModel } from './models/index.js';
 import { devices } from './native/index.js';
@@ -52,6 +54,8 @@ export interface MemoryPlan {
 export interface ModelPlan {
   readonly info: CheckpointInfo;
   readonly program: Program;
+  /** What the program was compiled from. */
+  readonly source: { readonly graph: Graph; readonly logits: Tensor };
   readonly context: number;
   readonly slots: number;
   readonly pages: number;
@@ -78,7 +82,7 @@ export async function planModel(files: ModelFiles, options: PlanOptions): Promis
   const program = await compile(graph, { logits, ids }, { bounds });
   await turn();
   const memory = planMemory(files, program, slots, pages);
-  return { info: { ...shape, ...describe(files) }, program, context, slots, pages, memory };
+  return { info: { ...shape, ...describe(files) }, program, source: { graph, logits }, context, slots, pages, memory };
 }
 
 function planMemory(files: ModelFiles, program: Program, slots: number, pages: number): MemoryPlan {

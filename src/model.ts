@@ -26,6 +26,7 @@ export interface ModelParts {
   readonly program: Program;
   readonly scheduler: Scheduler;
   readonly tokenizer: Tokenizer | undefined;
+  firstLayers?(layers: number): Promise<Scheduler>;
   close(): Promise<void>;
 }
 
@@ -62,6 +63,10 @@ export class Model implements AsyncDisposable {
       pageBytes: pages > 0 ? memory.cache / pages : 0,
       fingerprint,
       activations,
+      firstLayers: async (layers) => {
+        if (parts.firstLayers) return parts.firstLayers(layers);
+        throw new CrosscurrentError('INVALID_ARGUMENT', 'layers: expected a model from load()');
+      },
     };
     hosts.set(this, this.#host);
   }

@@ -14,7 +14,7 @@ import {
 import { Sampler } from './sampling.js';
 import type { Scheduler } from './scheduler.js';
 import { checkPriority } from './scheduler-ranks.js';
-import { Speculator } from './speculation.js';
+import { Speculator, targetOf } from './speculation.js';
 import { StopMatcher } from './stop.js';
 import type { Task } from './task.js';
 
@@ -30,6 +30,8 @@ export interface GenerationHost {
   /** What a saved sequence is held against. */
   readonly fingerprint: string;
   readonly activations: 'fast' | 'exact';
+  /** The model made of its first layers. */
+  firstLayers(layers: number): Promise<Scheduler>;
 }
 
 /** A sequence with its prompt appended, and what to do with it afterwards. */
@@ -137,7 +139,8 @@ export class Generation implements AsyncIterable<Piece> {
       throw mismatch('INVALID_ARGUMENT', 'speculate', 'a function such as promptLookup()', typeof speculate);
     const { vocab, scheduler, tokenizer } = this.#host;
     const sampling = { ...this.#options, seed: sampler.seed };
-    const drafter = await speculate({ vocab, context: scheduler.limits.context, sampling, tokenizer });
+    const target = { vocab, context: scheduler.limits.context, sampling, tokenizer };
+    const drafter = await speculate(targetOf(this.#host, target));
     return new Speculator(drafter, vocab);
   }
 }

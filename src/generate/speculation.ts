@@ -1,6 +1,7 @@
 import { CrosscurrentError, mismatch } from '../errors.js';
 import type { Tokenizer } from '../text/index.js';
 import type { SamplingOptions } from './sampling.js';
+import type { Scheduler } from './scheduler.js';
 
 /** Guessed tokens, as a tree: `parents[i]` is the index in `ids` of the token that `ids[i]` follows, -1 for the last token of the sequence. A chain without `parents`. */
 export interface Draft {
@@ -62,6 +63,24 @@ export interface SpeculationTarget {
   /** Undefined where the model has none. */
   readonly tokenizer: Tokenizer | undefined;
 }
+
+/** @internal What drafters of this package may use beside. */
+export interface SpeculationHost {
+  readonly vocab: number;
+  /** The model made of its first layers. */
+  firstLayers(layers: number): Promise<Scheduler>;
+}
+
+const targetHosts = new WeakMap<SpeculationTarget, SpeculationHost>();
+
+/** @internal */
+export function targetOf(host: SpeculationHost, target: SpeculationTarget): SpeculationTarget {
+  targetHosts.set(target, host);
+  return target;
+}
+
+/** @internal The model that a generation's target stands for. */
+export const hostOfTarget = (target: SpeculationTarget): SpeculationHost | undefined => targetHosts.get(target);
 
 /** Makes the drafter of a generation: `promptLookup()`, `draftModel(model)`, or a function of yours. */
 export type Speculation = (target: SpeculationTarget) => Drafter | Promise<Drafter>;

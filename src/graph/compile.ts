@@ -138,12 +138,7 @@ export async function compile(
 }
 
 /** Twelve words: role, dtype, rank, symbol, times, dims 1..3, row stride, index, offset, detail. */
-function bufferEntry(
-  graph: Graph,
-  states: readonly StateSpec[],
-  tensor: Tensor,
-  offsets: readonly number[],
-): number[] {
+function bufferEntry(graph: Graph, states: readonly StateSpec[], tensor: Tensor, offsets: readonly number[]): number[] {
   const { storage, shape } = tensor;
   const lead = shape[0] ?? 1;
   const inner = [1, 2, 3].map((axis) => (shape[axis] as number | undefined) ?? 1);
@@ -162,7 +157,20 @@ function bufferEntry(
   if (storage.role === 'state') {
     const spec = graph.states[storage.index] as StateSpec;
     const { elements, pendingElements } = spec;
-    return [roleNumber.state, dtypeNumber.f32, 0, 0, 1, elements, pendingElements, 1, 0, states.indexOf(spec), 0, detail];
+    return [
+      roleNumber.state,
+      dtypeNumber.f32,
+      0,
+      0,
+      1,
+      elements,
+      pendingElements,
+      1,
+      0,
+      states.indexOf(spec),
+      0,
+      detail,
+    ];
   }
   return [
     roleNumber[storage.role],

@@ -114,6 +114,34 @@ export class Graph {
     return tensor;
   }
 
+  /**
+   * Does again what was computed from `from` on, with `to` in its place: what then stands for `result`.
+   *
+   * @throws CrosscurrentError INVALID_ARGUMENT where a state, which only one op may own, is in between
+   */
+  repeat(result: Tensor, from: Tensor, to: Tensor): Tensor {
+    const places = new Map([[from.storage, to]]);
+    const placeOf = (tensor: Tensor): Tensor => {
+      const place = places.get(tensor.storage);
+      if (!place) return tensor;
+      return { ...tensor, id: this.#nextId++, storage: place.storage, offset: place.offset + tensor.offset };
+    };
+    for (const { declaration, operands, results, attrs } of [...this.nodes]) {
+      const used = Object.entries(operands);
+      if (!used.some(([, tensor]) => tensor && places.has(tensor.storage))) continue;
+      if (used.some(([, tensor]) => tensor?.storage.role === 'state'))
+        throw new CrosscurrentError('INVALID_ARGUMENT', `${declaration.name}: its state cannot be had twice`);
+      const made = Object.entries(results).map(([key, tensor]) => {
+        const copy = this.scratch(tensor.shape, tensor.dtype);
+        places.set(tensor.storage, copy);
+        return [key, copy];
+      });
+      const replaced = used.map(([key, tensor]) => [key, tensor && placeOf(tensor)]);
+      this.add({ declaration, operands: Object.fromEntries(replaced), results: Object.fromEntries(made), attrs });
+    }
+    return placeOf(result);
+  }
+
   add(node: Node): void {
     for (const [key, tensor] of Object.entries(node.operands))
       if (tensor && tensor.graph !== this)

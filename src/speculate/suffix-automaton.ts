@@ -41,6 +41,32 @@ export class SuffixAutomaton {
     return { length: this.#matched, end: this.#matchEnd };
   }
 
+  /**
+   * Tokens that came after an earlier occurrence of the end of the tokens with `path` after them: those of the longest such end first, of one end the latest first; for ends of at
+   * least `minLength` tokens, at most `count`.
+   */
+  followers(path: readonly number[], minLength: number, count: number): number[] {
+    let [at, length] = [this.#match, this.#matched];
+    for (const token of path) {
+      while (at > 0 && !this.#next[at]?.has(token)) {
+        at = this.#link[at] as number;
+        length = Math.min(length, this.#length[at] as number);
+      }
+      const next = this.#next[at]?.get(token);
+      if (next === undefined) return [];
+      [at, length] = [next, length + 1];
+    }
+    const found = new Set<number>();
+    while (at > 0 && length >= minLength && found.size < count) {
+      const next = [...(this.#next[at] ?? [])];
+      next.sort(([, a], [, b]) => (this.#end[b] as number) - (this.#end[a] as number));
+      for (const [token] of next) if (found.size < count) found.add(token);
+      at = this.#link[at] as number;
+      length = Math.min(length, this.#length[at] as number);
+    }
+    return [...found];
+  }
+
   /** Moves the match along one more token, over what was there before it. */
   #follow(token: number): void {
     let at = this.#match;
