@@ -8,12 +8,15 @@ import { parseConfig, safetensorsCheckpoint } from '../../src/weights/huggingfac
 import { granite, small } from './support.js';
 
 /** The compiled program of a config, as text and as what it keeps of the weights. */
-async function programOf(raw: RawConfig): Promise<{ text: string; values: (Float32Array | undefined)[] }> {
+async function programOf(
+  raw: RawConfig,
+  bounds = { t: 8, seqs: 2, rows: 2 },
+): Promise<{ text: string; values: (Float32Array | undefined)[] }> {
   const model = findModel(new Config(raw).modelType);
   const named = await model.tensors(raw);
   const tensors = named.map(({ name, shape }): StoredTensor => ({ name, shape, dtype: 'f32', bytes: 0 }));
   const { graph, logits } = await model.build(raw, safetensorsCheckpoint(tensors));
-  const program = await compile(graph, { logits }, { bounds: { t: 8, seqs: 2, rows: 2 } });
+  const program = await compile(graph, { logits }, { bounds });
   return { text: program.print(), values: graph.weights.map(({ values }) => values) };
 }
 
@@ -242,4 +245,9 @@ it('a hostile config ends in a typed error or a program', async () => {
       }
     }
   }
+});
+
+it('sizes that do not fit a program are refused', async () => {
+  const model = programOf({ ...small, model_type: 'llama' }, { t: 2 ** 33, seqs: 2, rows: 2 });
+  await expect(model).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', operand: 'graph' });
 });
