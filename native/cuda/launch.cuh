@@ -104,6 +104,10 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(shape.shared_bytes)),
                "cudaFuncSetAttribute");
+    // Else the driver may give a multiprocessor just enough for one block, and no second one beside it.
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                    cudaSharedmemCarveoutMaxShared),
+               "cudaFuncSetAttribute");
   }
   cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config{};

@@ -24,8 +24,11 @@ namespace crosscurrent::cuda {
 
 struct GemmParameters {
   CUtensorMap x, weight, scales, zeros, y;
-  const bf16* bias;                         // or null
-  int n;                                    // of y
+  const bf16* bias;  // or null
+  bf16* y_plain;
+  int64_t y_stride;
+  int m, n;  // of y
+  bool ragged;
   int k_blocks, row_clusters, token_tiles;  // row_clusters: of a cluster's tiles
   int group_log2;
   bool bf16_scales;
@@ -224,11 +227,23 @@ __device__ __forceinline__ void gemm_store(const GemmParameters& p,
     }
     fence_async_shared();
     barrier_sync(1 + warpgroup, 128);
+    const int tokens = token_tile * Tile::kTokens + round * Tile::kStoreTokens;
+    if (p.ragged) {  // TMA writes whole 16 bytes: n that is no multiple of 8 is stored by hand
+      for (int i = 0; i < Tile::kStretches; ++i) {
+        const int output = first_output + 64 * i + (warp * 32 + lane) % 64;
+        for (int token = (warp * 32 + lane) / 64; token < Tile::kStoreTokens; token += 2) {
+          if (output >= p.n || tokens + token >= p.m) continue;
+          const int byte = 2 * (output - first_output - 64 * i);
+          p.y_plain[(tokens + token) * p.y_stride + output] = *reinterpret_cast<const bf16*>(
+              staging + i * Tile::kStretchBytes + token * 128 + (byte ^ (token & 7) << 4));
+        }
+      }
+      continue;
+    }
     if (warp == 0 && lane == 0) {
 #pragma unroll
       for (int i = 0; i < Tile::kStretches; ++i) {
-        tma_store(&p.y, first_output + 64 * i, token_tile * Tile::kTokens + round * Tile::kStoreTokens,
-                  staging + i * Tile::kStretchBytes);
+        tma_store(&p.y, first_output + 64 * i, tokens, staging + i * Tile::kStretchBytes);
       }
       tma_store_commit();
     }
@@ -350,7 +365,11 @@ void launch_gemm(GemmParameters& p, const bf16* x, int64_t x_stride, bf16* y, in
   p.y = tensor_map(y, {.size = {static_cast<uint64_t>(n), static_cast<uint64_t>(m)},
                        .stride_bytes = {static_cast<uint64_t>(2 * y_stride)},
                        .box = {64, Tile::kStoreTokens}});
+  p.y_plain = y;
+  p.y_stride = y_stride;
+  p.m = static_cast<int>(m);
   p.n = static_cast<int>(n);
+  p.ragged = n % 8 != 0;
   p.k_blocks = static_cast<int>(ceil_div<int64_t>(k, kBlockColumns));
   p.row_clusters = static_cast<int>(ceil_div<int64_t>(rows, Tile::kRows * Tile::kCluster));
   p.token_tiles = static_cast<int>(ceil_div<int64_t>(m, Tile::kTokens));

@@ -29,7 +29,7 @@ struct StreamParameters {
   int m, n, k;                                    // n: of y
   int panels, blocks, groups, group_blocks_log2;  // blocks that share a scale
   int n_warps_log2, k_warps_log2, cluster_log2;
-  int received_offset;
+  int received_offset, barrier_offset;
   bool bf16_scales, gated;
 };
 
@@ -90,8 +90,18 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
     }
   };
 
+  auto* const received = reinterpret_cast<float*>(shared + p.received_offset);  // [cluster][kTokens][1 << finish_log2]
+  auto* const all_received = reinterpret_cast<uint64_t*>(shared + p.barrier_offset);
+  const int rows_log2 = p.n_warps_log2 + 6, finish_log2 = rows_log2 - p.cluster_log2;
   if constexpr (kSm90) {
-    if (cluster > 1) cluster_arrive_relaxed();
+    if (cluster > 1) {
+      if (threadIdx.x == 0) {
+        mbarrier_init(all_received, 1);
+        mbarrier_init_fence();
+        mbarrier_expect(all_received, tokens * 4 << rows_log2);
+      }
+      cluster_arrive_relaxed();
+    }
   }
   launch_dependents();
 #pragma unroll
@@ -138,8 +148,8 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
 #pragma unroll
       for (int t = 0; t < kTokenTiles; ++t) {
         const bf16* row = columns_here + (8 * t + lane % 8) * kSlabStride + lane / 8 * 8;
-        load_matrix_x4(reinterpret_cast<uint32_t(&)[4]>(b[t][0]), row);
-        load_matrix_x4(reinterpret_cast<uint32_t(&)[4]>(b[t][4]), row + 32);
+        load_matrix_x4(reinterpret_cast<uint32_t (&)[4]>(b[t][0]), row);
+        load_matrix_x4(reinterpret_cast<uint32_t (&)[4]>(b[t][4]), row + 32);
       }
       uint4 scale_now[kScaleSets];
       uint2 zero_now[kScaleSets];
@@ -214,9 +224,6 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
   __syncthreads();
 
   // Each block adds its shares, and sends each peer the rows that the peer finishes.
-  const int rows_log2 = p.n_warps_log2 + 6, finish_log2 = rows_log2 - p.cluster_log2;
-  auto* const received =
-      reinterpret_cast<float*>(shared + p.received_offset);  // [cluster][kTokens][1 << finish_log2]
   if constexpr (kSm90) {
     if (cluster > 1) cluster_wait();  // for the arrival at the start: every peer has begun
   }
@@ -230,13 +237,13 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
     const int peer = row >> finish_log2, at = row & ((1 << finish_log2) - 1);
     float* const to = received + (((rank * kTokens + token) << finish_log2) + at);
     if (cluster > 1) {
-      if constexpr (kSm90) store_remote(remote_address(to, peer), sum);
+      if constexpr (kSm90) store_remote(remote_address(to, peer), sum, remote_address(all_received, peer));
     } else {
       *reinterpret_cast<float4*>(to) = sum;
     }
   }
   if (cluster > 1) {
-    if constexpr (kSm90) cluster_sync();
+    if constexpr (kSm90) mbarrier_wait(all_received, 0);
   } else {
     __syncthreads();
   }
@@ -317,12 +324,13 @@ void launch_stream(const PackedMatmulArgs& a, const StreamTile& tile, cudaStream
                      .k_warps_log2 = log2(tile.k_warps),
                      .cluster_log2 = log2(tile.cluster),
                      .received_offset = static_cast<int>(received_offset),
+.barrier_offset = static_cast<int>(received_offset + received_bytes),
                      .bf16_scales = s.scale_type == ScaleType::bf16,
                      .gated = s.gated};
   const auto tiles = static_cast<unsigned>(ceil_div(p.panels, tile.n_warps) * tile.cluster);
   const LaunchShape shape{.grid = dim3(tiles, static_cast<unsigned>(ceil_div(p.m, kStreamTokens))),
                           .block = dim3(static_cast<unsigned>(32 * tile.warps())),
-                          .shared_bytes = received_offset + received_bytes,
+                          .shared_bytes = received_offset + received_bytes + 16,
                           .stream = stream,
                           .cluster = tile.cluster,
                           .dependent = a.dependent && current_arch().has_dependent_launch()};

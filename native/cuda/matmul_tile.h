@@ -62,4 +62,9 @@ inline GemmShape gemm_shape(const Arch& arch, const PackedShape& s, int64_t m) {
   return wide * 4 >= 3 * arch.sms ? GemmShape::rows_256x128 : GemmShape::rows_128x128;
 }
 
+// Of bf16 weights: whether tiles of 128 rows of W times 256 of x fill the multiprocessors.
+inline bool gemm_is_wide(const Arch& arch, int64_t m, int64_t n) {
+  return m > 128 && ceil_div<int64_t>(n, 128) * ceil_div<int64_t>(m, 256) * 4 >= 3 * arch.sms;
+}
+
 }  // namespace crosscurrent::cuda

@@ -158,13 +158,15 @@ struct Instance {
   }
 };
 
-// bf16 rounding of y, and f32 sums of k products; the gated product rounds relative to what it multiplies.
-// The wgmma kernel rounds scaled weights to bf16 too.
+// Of a typical |y|: bf16 rounding of y, and f32 sums of k products; the wgmma kernel rounds scaled weights to
+// bf16 too. A gated product of two errs as their product.
 Tolerance tolerance_of(const Problem& p) {
-  const double scale = std::sqrt(static_cast<double>(p.shape.k)) * 0.01 * (p.shape.bits == 4 ? 5 : 75);
+  double size = std::sqrt(static_cast<double>(p.shape.k)) * 0.012 * (p.shape.bits == 4 ? 4.6 : 74);
+  if (p.shape.gated) size *= size;
   const bool rounded_weights = p.row_class == RowClass::prefill && p.m > kStreamTokens;
-  const double norm = rounded_weights ? 6e-3 : 3e-3;
-  return {.absolute = (rounded_weights ? 2e-2 : 2e-4) * scale, .relative = 1.0 / 128, .norm = norm};
+  return {.absolute = (rounded_weights ? 4e-2 : 1e-3) * size,
+          .relative = 1.0 / 128,
+          .norm = rounded_weights ? 5e-3 : 3e-3};
 }
 
 void check_problem(Report& report, const Problem& problem, Rng& rng) {
@@ -408,17 +410,15 @@ void tune(Report& report) {
                                     {4, 2, 2},
                                     {4, 4, 8},
                                     {4, 4, 4},
-                                    {4, 4, 2},
                                     {2, 4, 8},
                                     {2, 4, 4},
                                     {2, 4, 2},
                                     {2, 4, 1},
-                                    {2, 8, 4},
                                     {1, 8, 4},
                                     {1, 8, 2},
                                     {1, 8, 1}}) {
         const int64_t blocks = ceil_div<int64_t>(n, 64 * tile.n_warps) * tile.cluster * tile.warps() / 8;
-        if (blocks >= 128 && blocks <= 1000) bench_case(report, {4, k, n, {m}}, true, &tile);
+        if (blocks >= 100 && blocks <= 520) bench_case(report, {4, k, n, {m}}, true, &tile);
       }
     }
   }
