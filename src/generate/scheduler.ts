@@ -82,8 +82,8 @@ export class Scheduler {
   }
 
   /** A copy of `state` that shares its settled pages. */
-  async fork(state: SequenceState): Promise<SequenceState> {
-    const twin = await this.open();
+  async fork(state: SequenceState, signal?: AbortSignal): Promise<SequenceState> {
+    const twin = await this.open(signal);
     try {
       await this.replace(twin, state);
       return twin;

@@ -87,9 +87,11 @@ export class Sequence implements AsyncDisposable {
     });
   }
 
-  /** An independent copy. Settled cache pages are shared, recurrent states copied. */
-  async fork(): Promise<Sequence> {
-    return this.#exclusive(async (state) => new Sequence(this.#host, await this.#host.scheduler.fork(state)));
+  /** An independent copy, which takes a place of the model: waits for one that is free. Settled cache pages are shared, recurrent states copied. */
+  async fork(options: { signal?: AbortSignal } = {}): Promise<Sequence> {
+    return this.#exclusive(
+      async (state) => new Sequence(this.#host, await this.#host.scheduler.fork(state, options.signal)),
+    );
   }
 
   /** The sequence as bytes, for `restore` of the same model: in this process, another, or later. */

@@ -3,6 +3,7 @@ import { crc32 } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { generator } from '../../bench/lib/soak.js';
 import { CrosscurrentError, load, type Model, promptLookup } from '../../src/index.js';
+import { hostOf } from '../../src/model.js';
 import { randomTensors, small } from '../models/support.js';
 import { hybrid } from './small-models.js';
 
@@ -157,6 +158,7 @@ describe.each(models)('$name', ({ source }) => {
     await using other = await model.restore(originals[4] as Uint8Array);
     await other.feed(new Int32Array(context - other.length));
     await sequence.feed(new Int32Array(context - sequence.length));
+    hostOf(model).scheduler.audit();
   });
 });
 

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type GenerateOptions, lookahead, type Model, promptLookup } from '../../src/index.js';
 import { pageTokens } from '../../src/model-plan.js';
-import { errorOf, loadTiny, someIds } from './support.js';
+import { errorOf, loadTiny, reasonOf, someIds } from './support.js';
 
 let model: Model;
 beforeAll(async () => {
@@ -159,6 +159,24 @@ describe('restore in place', () => {
     structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] });
     expect((await restoring).code).toBe('INVALID_STATE');
   });
+});
+
+it('waiting for a place ends with its signal', async () => {
+  await using full = await loadTiny({ sequences: 1 });
+  await using sequence = await full.sequence();
+  await sequence.feed(someIds(5));
+  const bytes = await sequence.save();
+  const reason = new Error('no longer wanted');
+  for (const wait of [
+    (signal: AbortSignal) => sequence.fork({ signal }),
+    (signal: AbortSignal) => full.restore(bytes, { signal }),
+  ]) {
+    const abort = new AbortController();
+    const waiting = reasonOf(() => wait(abort.signal));
+    setTimeout(() => abort.abort(reason), 5);
+    expect(await waiting).toBe(reason);
+  }
+  expect((await sequence.generate({ maxTokens: 2, ignoreEos: true }).completion()).ids).toHaveLength(2);
 });
 
 it('after dispose: a typed error', async () => {
