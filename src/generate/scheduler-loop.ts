@@ -113,10 +113,10 @@ export class SchedulerLoop {
     return this.#ready().filter(({ task }) => pieceOf(task)?.live);
   }
 
-  /** By rank, and nobody passes another: a large request would else be passed by small ones for ever. */
+  /** By rank, and nobody passes another as long as anybody can go on: a large request would else be passed by small ones for ever. */
   async #admit(): Promise<void> {
     const waiting = this.#queue.filter(({ admitted, ended }) => !admitted && !ended);
-    for (const queued of byRank(waiting)) if (!queued.ended && !(await this.#start(queued))) return;
+    for (const queued of byRank(waiting)) if (!queued.ended && !(await this.#start(queued)) && !this.#isStuck) return;
   }
 
   /** Gives a task room for the tokens that it has, if there is a page more, so that it is not preempted at once. */

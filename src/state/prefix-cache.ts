@@ -131,18 +131,25 @@ export class PrefixCache {
 
   /** Frees up to `count` pages that nobody else holds; whether it freed any. */
   evictPages(count: number): boolean {
-    let freed = 0;
-    for (const node of this.#nodes) {
-      if (freed === count) break;
-      if (node.children.size > 0 || node.page < 0 || this.#pool.isShared(node.page)) continue;
-      this.#remove(node);
-      freed++;
-    }
+    const isOwn = ({ page }: PrefixNode): boolean => page >= 0 && !this.#pool.isShared(page);
+    let freed = this.#evict(count, isOwn);
+    // a sequence may share a page below one that it has a copy of: then that one is no leaf
+    if (freed === 0 && [...this.#nodes].some(isOwn)) freed = this.#evict(count, () => true);
     return freed > 0;
   }
 
   clear(): void {
     while (this.#nodes.size > 0) for (const node of this.#nodes) if (node.children.size === 0) this.#remove(node);
+  }
+
+  /** Removes leaves that `goes` until `count` pages are free; how many became so. */
+  #evict(count: number, goes: (leaf: PrefixNode) => boolean): number {
+    const before = this.#pool.free;
+    for (const node of this.#nodes) {
+      if (this.#pool.free - before === count) break;
+      if (node.children.size === 0 && goes(node)) this.#remove(node);
+    }
+    return this.#pool.free - before;
   }
 
   #fit(): void {
