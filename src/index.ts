@@ -24,6 +24,11 @@ export type { PrefixCacheStats } from './state/prefix-cache.js';
 export type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer, TokenStream } from './text/index.js';
 export type { ModelSource } from './weights/open.js';
 export {
+  type Cascade,
+  type CascadeGenerateOptions,
+  type CascadeOptions,
+  type CascadeRule,
+  cascade,
   draftModel,
   type LookaheadOptions,
   lookahead,

@@ -1,5 +1,5 @@
 import { CrosscurrentError, mismatch } from './errors.js';
-import { Generation, type GenerationHost } from './generate/generation.js';
+import { Generation, type GenerationHost, type Prepared } from './generate/generation.js';
 import type { Completion, GenerateOptions, Prompt } from './generate/options.js';
 import { readSaved, restoreState } from './generate/saved-sequence.js';
 import type { Scheduler, SchedulerStats } from './generate/scheduler.js';
@@ -63,6 +63,7 @@ export class Model implements AsyncDisposable {
       pageBytes: pages > 0 ? memory.cache / pages : 0,
       fingerprint,
       activations,
+      prepare: (prompt, options) => this.#prepare(prompt, options),
       firstLayers: async (layers) => {
         if (parts.firstLayers) return parts.firstLayers(layers);
         throw new CrosscurrentError('INVALID_ARGUMENT', 'layers: expected a model from load()');
@@ -88,28 +89,7 @@ export class Model implements AsyncDisposable {
    *   TEMPLATE_ERROR, OUT_OF_MEMORY, QUEUE_FULL, DISPOSED; the reason of `signal`.
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
-    return new Generation(this.#host, options, async () => {
-      this.#checkOpen();
-      const ids = await this.#promptIds(prompt, options);
-      if (ids.length === 0)
-        throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one token, got none');
-      const { scheduler } = this.#parts;
-      if (ids.length >= scheduler.limits.context)
-        throw mismatch(
-          'CONTEXT_OVERFLOW',
-          'prompt',
-          `fewer than ${scheduler.limits.context} tokens (the context)`,
-          ids.length,
-        );
-      const state = await scheduler.open(options.signal, options.priority);
-      try {
-        append(state, ids, this.#host);
-      } catch (error) {
-        scheduler.close(state);
-        throw error;
-      }
-      return { state, promptIds: Array.from(ids), release: () => scheduler.close(state) };
-    });
+    return new Generation(this.#host, options, () => this.#prepare(prompt, options));
   }
 
   /** The whole of what `generate` gives, with its statistics. */
@@ -124,14 +104,14 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * A sequence from the bytes of `sequence.save()`, which must not change meanwhile.
+   * A sequence from the bytes of `sequence.save()`, which must not change meanwhile. Waits for a free place.
    *
    * @throws CrosscurrentError INVALID_STATE when they are damaged or of another model, saying what differs.
    */
-  async restore(bytes: Uint8Array): Promise<Sequence> {
+  async restore(bytes: Uint8Array, options: { signal?: AbortSignal } = {}): Promise<Sequence> {
     this.#checkOpen();
     const saved = await readSaved(this.#host, bytes);
-    const state = await this.#parts.scheduler.open();
+    const state = await this.#parts.scheduler.open(options.signal);
     try {
       await restoreState(this.#host, state, saved);
     } catch (error) {
@@ -181,6 +161,28 @@ export class Model implements AsyncDisposable {
     await this.#parts.scheduler.dispose();
     await this.#parts.tokenizer?.dispose();
     await this.#parts.close();
+  }
+
+  async #prepare(prompt: Prompt, options: GenerateOptions): Promise<Prepared> {
+    this.#checkOpen();
+    const ids = await this.#promptIds(prompt, options);
+    if (ids.length === 0) throw new CrosscurrentError('EMPTY_PROMPT', 'prompt: expected at least one token, got none');
+    const { scheduler } = this.#parts;
+    if (ids.length >= scheduler.limits.context)
+      throw mismatch(
+        'CONTEXT_OVERFLOW',
+        'prompt',
+        `fewer than ${scheduler.limits.context} tokens (the context)`,
+        ids.length,
+      );
+    const state = await scheduler.open(options.signal, options.priority);
+    try {
+      append(state, ids, this.#host);
+    } catch (error) {
+      scheduler.close(state);
+      throw error;
+    }
+    return { state, promptIds: Array.from(ids), release: () => scheduler.close(state) };
   }
 
   #checkOpen(): void {

@@ -10,11 +10,12 @@ import {
   type GenerateOptions,
   type GenerationStats,
   type Piece,
+  type Prompt,
 } from './options.js';
 import { Sampler } from './sampling.js';
 import type { Scheduler } from './scheduler.js';
 import { checkPriority } from './scheduler-ranks.js';
-import { Speculator, targetOf } from './speculation.js';
+import { type SpeculationStats, Speculator, targetOf } from './speculation.js';
 import { StopMatcher } from './stop.js';
 import type { Task } from './task.js';
 
@@ -32,6 +33,8 @@ export interface GenerationHost {
   readonly activations: 'fast' | 'exact';
   /** The model made of its first layers. */
   firstLayers(layers: number): Promise<Scheduler>;
+  /** A sequence that holds a prompt. */
+  prepare(prompt: Prompt, options: GenerateOptions): Promise<Prepared>;
 }
 
 /** A sequence with its prompt appended, and what to do with it afterwards. */
@@ -40,6 +43,12 @@ export interface Prepared {
   readonly promptIds: readonly number[];
   /** Called once, however the generation ends. */
   release(): void;
+  /** Most tokens of the sequence, where it is less than the model's context. */
+  readonly context?: number;
+  /** Generates instead of the scheduler. */
+  run?(task: Task, signal: AbortSignal): Promise<void>;
+  /** How `run` did. */
+  speculation?(): SpeculationStats;
 }
 
 /**
@@ -88,12 +97,15 @@ export class Generation implements AsyncIterable<Piece> {
     const priority = checkPriority(options.priority);
     options.signal?.throwIfAborted();
     const output = new Output(this.#host.tokenizer, stops, options.ignoreEos ?? false);
-    const { state, promptIds, release } = await this.#prepare();
+    const { scheduler } = this.#host;
+    const prepared = await this.#prepare();
+    const { state, promptIds, release, context = scheduler.limits.context } = prepared;
     this.#promptIds = promptIds;
     await turn();
     const cancel = new AbortController();
     const signal = options.signal ? AbortSignal.any([options.signal, cancel.signal]) : cancel.signal;
-    const capacity = Math.min(state.ids.length + maxTokens, this.#host.scheduler.limits.context);
+    const known = state.ids.length;
+    const capacity = Math.min(known + maxTokens, context);
     let running: Promise<void> | undefined;
     let speculator: Speculator | undefined;
     try {
@@ -109,10 +121,9 @@ export class Generation implements AsyncIterable<Piece> {
         speculator,
         onToken,
       };
-      running = this.#host.scheduler
-        .run(task, signal)
+      running = (prepared.run ? prepared.run(task, signal) : scheduler.run(task, signal))
         .then(
-          () => output.end(state.ids.length >= this.#host.scheduler.limits.context ? 'context' : 'length'),
+          () => output.end(known + output.count >= context ? 'context' : 'length'),
           (error: unknown) => output.fail(error),
         )
         .finally(release); // its place is free, however long the reader takes
@@ -123,7 +134,8 @@ export class Generation implements AsyncIterable<Piece> {
       }
       const prompt = { promptTokens: promptIds.length, cachedPromptTokens: task.cachedTokens ?? 0 };
       const stats = statsOf(output, sampler, prompt, start, this.#host.plannedBytes);
-      this.#stats = speculator ? { ...stats, speculation: speculator.stats } : stats;
+      const speculation = speculator?.stats ?? prepared.speculation?.();
+      this.#stats = speculation ? { ...stats, speculation } : stats;
     } finally {
       cancel.abort();
       if (running) await running;

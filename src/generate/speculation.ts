@@ -91,6 +91,8 @@ export interface SpeculationStats {
   readonly accepted: number;
   /** Steps of the model that verified, or just made, tokens. */
   readonly steps: number;
+  /** Of cascades: tokens that the large model chose. */
+  readonly deferred?: number;
 }
 
 /** Most nodes of a step, the last token included; what a session's decode window holds. */

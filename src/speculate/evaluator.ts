@@ -12,6 +12,11 @@ export interface Evaluation {
   readonly logits: Float32Array;
 }
 
+export interface EvaluatingModel {
+  readonly scheduler: Scheduler;
+  readonly vocab: number;
+}
+
 /** Known tokens beyond these are read as a prompt first: as nodes they would cost more. */
 const mostKnownNodes = 8;
 
@@ -29,21 +34,22 @@ export class Evaluator {
   #base = 0;
   #nodes: Draft = noDraft;
 
-  private constructor(scheduler: Scheduler, state: SequenceState, sampler: Sampler, vocab: number, priority?: number) {
-    this.#scheduler = scheduler;
+  /** `state` is the caller's to close, and nobody else's to use. */
+  constructor(model: EvaluatingModel, state: SequenceState, sampler: Sampler, priority?: number) {
+    this.#scheduler = model.scheduler;
+    this.#vocab = model.vocab;
     this.#state = state;
     this.#sampler = sampler;
-    this.#vocab = vocab;
     this.#priority = priority;
   }
 
   static async open(
-    model: { readonly scheduler: Scheduler; readonly vocab: number },
+    model: EvaluatingModel,
     sampler: Sampler,
     options: { signal?: AbortSignal | undefined; priority?: number | undefined } = {},
   ): Promise<Evaluator> {
     const state = await model.scheduler.open(options.signal, options.priority);
-    return new Evaluator(model.scheduler, state, sampler, model.vocab, options.priority);
+    return new Evaluator(model, state, sampler, options.priority);
   }
 
   /** `ids` begins with all that was given before; `guesses` follow its last token. */

@@ -1,6 +1,5 @@
 import { CrosscurrentError } from '../errors.js';
 import { Sampler } from '../generate/sampling.js';
-import type { Scheduler } from '../generate/scheduler.js';
 import type {
   Branch,
   BranchRequest,
@@ -10,20 +9,14 @@ import type {
   SpeculationTarget,
 } from '../generate/speculation.js';
 import { Chain } from './chain.js';
-import { Evaluator } from './evaluator.js';
-
-/** A model that drafts. */
-export interface DraftingModel {
-  readonly scheduler: Scheduler;
-  readonly vocab: number;
-}
+import { type EvaluatingModel, Evaluator } from './evaluator.js';
 
 /** What a draft model's own choice lacks to certainty is halved where both models draw with the same noise. */
 const sharedNoise = 0.5;
 
 /** Drafts with a model that samples with the target's options and noise: where the two agree on the distribution, they draw the same token. */
 export class ModelDrafter implements Drafter {
-  readonly #model: DraftingModel;
+  readonly #model: EvaluatingModel;
   readonly #temperature: number;
   readonly #sampler: Sampler;
   #chain: Chain | undefined;
@@ -31,7 +24,7 @@ export class ModelDrafter implements Drafter {
   #work: Promise<unknown> = Promise.resolve();
   #disposed = false;
 
-  constructor(model: DraftingModel, target: SpeculationTarget) {
+  constructor(model: EvaluatingModel, target: SpeculationTarget) {
     this.#model = model;
     this.#temperature = target.sampling.temperature ?? 0;
     this.#sampler = new Sampler(target.sampling, model.vocab);
@@ -56,6 +49,7 @@ export class ModelDrafter implements Drafter {
     const { chosen, logits } = evaluation;
     const known = nodes.filter((node) => node + 1 < chosen.length);
     return known.map((node) => {
+      if ((chosen[node + 1] as number) < 0) return []; // NaN
       const row = logits.subarray((node + 1) * vocab, (node + 2) * vocab);
       return this.#ranked(row, chosen[node + 1] as number, width);
     });
