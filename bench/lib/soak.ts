@@ -9,6 +9,7 @@ import {
   type Model,
   promptLookup,
   type Speculation,
+  selfDraft,
   tree,
 } from '../../src/index.js';
 import { hostOf } from '../../src/model.js';
@@ -72,6 +73,7 @@ export async function soak(model: Model, options: SoakOptions): Promise<SoakRepo
     () => promptLookup({ minMatch: 1 }),
     () => lookahead(),
     () => tree(promptLookup()),
+    () => selfDraft({ layers: 2 }),
     () => () => wildDrafter(generator(random.integer(1 << 30)), model.info.vocab),
     ...(draft ? [() => draftModel(draft), () => tree(draftModel(draft), { width: 2 })] : []),
   ];
