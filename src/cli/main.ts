@@ -32,7 +32,7 @@ function withModelOptions(command: Command): Command {
     .option('--context <n>', 'most tokens of prompt and answer together', integer)
     .option(
       '--speculate <drafter>',
-      'tiny, lookup, lookahead, none, or the path of a smaller model with the same tokenizer',
+      'tiny, lookup, lookahead, self:<layers>, none, or the path of a smaller model with the same tokenizer',
     )
     .option('--threads <n>', 'threads of a step', integer)
     .addOption(new Option('--activations <mode>', 'precision of activations').choices(['fast', 'exact']));

@@ -2,7 +2,7 @@ import type { SamplingOptions } from '../generate/sampling.js';
 import type { Speculation } from '../generate/speculation.js';
 import { type LoadOptions, load } from '../load.js';
 import type { Model } from '../model.js';
-import { draftModel, lookahead, promptLookup } from '../speculate/index.js';
+import { draftModel, lookahead, promptLookup, selfDraft } from '../speculate/index.js';
 import { progressBar } from './progress.js';
 
 export interface ModelFlags {
@@ -62,9 +62,12 @@ export async function speculationOf(
   signal: AbortSignal,
 ): Promise<AsyncDisposable & { readonly speculate?: Speculation }> {
   const name = flags.speculate ?? 'none';
-  if (name === 'none') return { [Symbol.asyncDispose]: async () => {} };
-  if (name === 'lookup') return { speculate: promptLookup(), [Symbol.asyncDispose]: async () => {} };
-  if (name === 'lookahead') return { speculate: lookahead(), [Symbol.asyncDispose]: async () => {} };
+  const [, layers] = /^self:(.*)$/.exec(name) ?? [];
+  const nothing = { [Symbol.asyncDispose]: async () => {} };
+  if (name === 'none') return nothing;
+  if (name === 'lookup') return { speculate: promptLookup(), ...nothing };
+  if (name === 'lookahead') return { speculate: lookahead(), ...nothing };
+  if (layers !== undefined) return { speculate: selfDraft({ layers: Number(layers) }), ...nothing };
   const draft = await load(name === 'tiny' ? undefined : name, { ...pick(flags, 'context', 'threads'), signal });
   return { speculate: draftModel(draft), [Symbol.asyncDispose]: () => draft.dispose() };
 }
