@@ -1,0 +1,482 @@
+// The tensor-core kernels of ssd: what a segment does to the state, the states before all segments, the
+// outputs.
+//
+// A block takes two heads of a group through a segment, chunk after chunk of 64 tokens; a warp holds 32 rows
+// of one head's state [64, states] in its accumulators all the way. With cs the running sum of Δ a in a chunk
+// and w_t = Δ_t exp(cs_end - cs_t):
+//
+//   G = C Bᵀ                             16 tokens a warp, once for both heads
+//   M = (G ∘ exp(cs_i - cs_j) Δ_j) + d I, j <= i    through shared memory: every warp of the head needs all
+//   of it y = exp(cs_i) (C Sᵀ) + M x           S from the accumulators: as they lie they are a B operand S =
+//   exp(cs_end) S + (w x)ᵀ B         xᵀ loaded once for both products: an A operand of one, a B operand of
+//   the other
+#pragma once
+
+#include "ptx.cuh"
+#include "ssd.h"
+#include "ssd_tile.h"
+#include "ssm_math.cuh"
+
+namespace crosscurrent::cuda {
+
+constexpr int kSsdThreads = 128;
+
+// A segment of a sequence, the same for all threads of a block.
+struct SsdSegment {
+  int seq;       // -1: none
+  int index;     // in the sequence
+  int first;     // token
+  int tokens;    // of this segment
+  bool is_last;  // of its sequence
+};
+
+// Segment `unit` of all sequences; a warp calls it together.
+__device__ __forceinline__ SsdSegment find_segment(const PrefillSequences& sequences, int64_t unit) {
+  const int lane = threadIdx.x % 32;
+  int64_t before = 0;
+  for (int base = 0; base < sequences.seqs; base += 32) {
+    const int seq = base + lane;
+    const int first = seq < sequences.seqs ? sequences.first[seq] : 0;
+    const int count = seq < sequences.seqs ? sequences.first[seq + 1] - first : 0;
+    const int segments = (count + kSsdSegment - 1) / kSsdSegment;
+    int sum = segments;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const int other = __shfl_up_sync(0xFFFFFFFF, sum, offset);
+      if (lane >= offset) sum += other;
+    }
+    const int64_t begin = before + sum - segments;
+    const uint32_t found = __ballot_sync(0xFFFFFFFF, unit >= begin && unit < begin + segments);
+    if (found != 0) {
+      const int owner = __ffs(static_cast<int>(found)) - 1;
+      const int index = __shfl_sync(0xFFFFFFFF, static_cast<int>(unit - begin), owner);
+      const int first_of = __shfl_sync(0xFFFFFFFF, first, owner),
+                count_of = __shfl_sync(0xFFFFFFFF, count, owner);
+      const int done = index * kSsdSegment;
+      return {base + owner, index, first_of + done, min(kSsdSegment, count_of - done),
+              done + kSsdSegment >= count_of};
+    }
+    before += __shfl_sync(0xFFFFFFFF, sum, 31);
+  }
+  return {-1, 0, 0, 0, false};
+}
+
+// 16-byte parts of a row of kParts of them, placed so that eight rows of one column lie in different banks.
+template <int kParts>
+__device__ __forceinline__ int swizzled(int row, int part) {
+  return (row * kParts + (part ^ (row & 7))) * 8;  // in elements
+}
+
+template <int kStates, bool kOutputs>
+struct SsdShared {
+  static constexpr int kParts = kStates / 8;
+  bf16 x[2][2][kSsdChunk * 64];  // [stage][head][token, row of the state]; y takes the place of x
+  bf16 b[2][kSsdChunk * kStates];
+  bf16 c[kOutputs ? kSsdChunk * kStates : 8];
+  bf16 m[kOutputs ? 2 : 1][kOutputs ? kSsdChunk * kSsdChunk : 8];  // [head][token, token]
+  float delta[2][2][kSsdChunk];                                    // [stage][head]
+  float sum[2][2][kSsdChunk];                                      // cs, times log2(e)
+  float weight[2][2][kSsdChunk];                                   // w
+};
+
+template <int kStates, bool kOutputs>
+struct SsdBlock {
+  using Shared = SsdShared<kStates, kOutputs>;
+  static constexpr int kParts = Shared::kParts;
+  const SsdArgs& args;
+  Shared& shared;
+  SsdSegment segment;
+  int head0, heads, group;         // heads: 1 or 2
+  int warp, lane, own_head, row0;  // of this warp: which of the two heads, first row of its state
+
+  __device__ int valid(int chunk) const { return min(kSsdChunk, segment.tokens - chunk * kSsdChunk); }
+
+  // Rows a thread copies are a multiple of 8 apart: their parts lie at the same place of a row.
+  __device__ void fetch_x(int chunk) const {
+    const int part = threadIdx.x % 8, head = threadIdx.x / 8 % 2, token = threadIdx.x / 16;
+    const int left = valid(chunk) - token;
+    const bf16* from = static_cast<const bf16*>(args.x) +
+                       (segment.first + chunk * kSsdChunk + token) * args.x_stride +
+                       (head0 + (head < heads ? head : 0)) * 64 + part * 8;
+    bf16* const to = &shared.x[chunk & 1][head][swizzled<8>(token, part)];
+#pragma unroll
+    for (int i = 0; i < kSsdChunk / 8; ++i)
+      copy_async_16(to + i * 8 * 64, from + i * 8 * args.x_stride, 8 * i < left ? 16 : 0);
+  }
+
+  __device__ void fetch_states(bf16* tile, const void* rows, int64_t stride, int chunk) const {
+    constexpr int kRows = kSsdThreads / kParts;
+    const int part = threadIdx.x % kParts, token = threadIdx.x / kParts;
+    const int left = valid(chunk) - token;
+    const bf16* from = static_cast<const bf16*>(rows) + (segment.first + chunk * kSsdChunk + token) * stride +
+                       group * kStates + part * 8;
+    bf16* const to = tile + swizzled<kParts>(token, part);
+#pragma unroll
+    for (int i = 0; i < kSsdChunk / kRows; ++i)
+      copy_async_16(to + i * kRows * kStates, from + i * kRows * stride, kRows * i < left ? 16 : 0);
+  }
+  __device__ void fetch_b(int chunk) const {
+    fetch_states(shared.b[chunk & 1], args.b, args.b_stride, chunk);
+  }
+  __device__ void fetch_c(int chunk) const { fetch_states(shared.c, args.c, args.c_stride, chunk); }
+
+  // dt of this lane's two tokens of its warp's head.
+  __device__ void load_dt(int chunk, float (&dt)[2]) const {
+    const int token = 2 * lane;
+    const bf16* from = static_cast<const bf16*>(args.dt) +
+                       (segment.first + chunk * kSsdChunk + token) * args.dt_stride + head0 + own_head;
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      dt[i] =
+          own_head < heads && token + i < valid(chunk) ? __bfloat162float(from[i * args.dt_stride]) : 0.0f;
+  }
+
+  // Both warps of a head compute all 64 tokens; one of them writes. Tokens that do not exist leave the state
+  // alone.
+  __device__ float write_gates(int chunk, const float (&dt)[2], float dt_bias, float rate) const {
+    float delta[2], sum[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float v = softplus(dt[i] + dt_bias);
+      const float clamped = v < args.dt_min ? args.dt_min : v > args.dt_max ? args.dt_max : v;  // a NaN stays
+      delta[i] = 2 * lane + i < valid(chunk) ? clamped : 0.0f;
+      sum[i] = delta[i] * rate;
+    }
+    sum[1] += sum[0];
+    float before = sum[1];
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const float other = __shfl_up_sync(0xFFFFFFFF, before, offset);
+      if (lane >= offset) before += other;
+    }
+    const float end = __shfl_sync(0xFFFFFFFF, before, 31);
+    before = __shfl_up_sync(0xFFFFFFFF, before, 1);
+    if (lane > 0) sum[0] += before, sum[1] += before;
+    if (row0 == 0) {
+      const int stage = chunk & 1;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        shared.delta[stage][own_head][2 * lane + i] = delta[i];
+        shared.sum[stage][own_head][2 * lane + i] = sum[i];
+        shared.weight[stage][own_head][2 * lane + i] = delta[i] * exp2_fast(end - sum[i]);
+      }
+    }
+    return end;
+  }
+};
+
+// Registers of a warp's 32 rows: [16 rows][8 states][fragment].
+template <int kStates>
+using SsdState = float[2][kStates / 8][4];
+
+// body(state at row, column and the next column, index of the first element in [64, states])
+template <int kStates, class Body>
+__device__ __forceinline__ void each_state_pair(SsdState<kStates>& s, int row0, int lane, Body body) {
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int n = 0; n < kStates / 8; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        body(s[m][n][2 * half], s[m][n][2 * half + 1],
+             (row0 + 16 * m + 8 * half + lane / 4) * kStates + 8 * n + 2 * (lane % 4));
+    }
+  }
+}
+
+// M of 16 tokens for both heads into shared memory.
+template <int kStates>
+__device__ __forceinline__ void write_masked(const SsdBlock<kStates, true>& block, int chunk,
+                                             const float (&d)[2]) {
+  constexpr int kParts = kStates / 8;
+  auto& shared = block.shared;
+  const int lane = block.lane, warp = block.warp, stage = chunk & 1;
+  const bf16* const c = shared.c;
+  const bf16* const b = shared.b[stage];
+  float g[8][4] = {};
+#pragma unroll
+  for (int k = 0; k < kStates / 16; ++k) {
+    uint32_t a[4];
+    load_matrix_x4(a, c + swizzled<kParts>(16 * warp + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (j > warp) continue;
+      uint32_t r[4];
+      load_matrix_x4(r, b + swizzled<kParts>(16 * j + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+      mma_bf16(g[2 * j], a, r[0], r[1]);
+      mma_bf16(g[2 * j + 1], a, r[2], r[3]);
+    }
+  }
+  const int row = 16 * warp + lane / 4, column = 2 * (lane % 4);
+#pragma unroll
+  for (int head = 0; head < 2; ++head) {
+    const float* const sum = shared.sum[stage][head];
+    const float* const delta = shared.delta[stage][head];
+    const float here[2] = {sum[row], sum[row + 8]};
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      if (j / 2 > warp) continue;
+      const float2 there = *reinterpret_cast<const float2*>(sum + 8 * j + column);
+      const float2 scale = *reinterpret_cast<const float2*>(delta + 8 * j + column);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int behind = row + 8 * half - (8 * j + column);  // how many tokens back the first column is
+        float low = g[j][2 * half] * exp2_fast(here[half] - there.x) * scale.x;
+        float high = g[j][2 * half + 1] * exp2_fast(here[half] - there.y) * scale.y;
+        low = behind > 0 ? low : behind == 0 ? low + d[head] : 0.0f;
+        high = behind > 1 ? high : behind == 1 ? high + d[head] : 0.0f;
+        *reinterpret_cast<uint32_t*>(&shared.m[head][swizzled<8>(row + 8 * half, j) + column]) =
+            pack_bf16(low, high);
+      }
+    }
+  }
+}
+
+// y of 64 tokens and the warp's 32 rows: [16 tokens][8 rows][fragment].
+using SsdOutputs = float[4][4][4];
+
+// y = exp(cs) C Sᵀ
+template <int kStates>
+__device__ __forceinline__ void from_state(const SsdBlock<kStates, true>& block, int chunk,
+                                           const SsdState<kStates>& s, SsdOutputs& y) {
+  constexpr int kParts = kStates / 8;
+  const int lane = block.lane;
+#pragma unroll
+  for (int k = 0; k < kStates / 16; ++k) {
+    uint32_t b[4][2];
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const auto& from = s[p / 2][2 * k + half];
+        b[p][half] = pack_bf16(from[p % 2 * 2], from[p % 2 * 2 + 1]);
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      uint32_t a[4];
+      load_matrix_x4(a, block.shared.c + swizzled<kParts>(16 * m + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+      for (int p = 0; p < 4; ++p) mma_bf16(y[m][p], a, b[p][0], b[p][1]);
+    }
+  }
+  const float* const sum = block.shared.sum[chunk & 1][block.own_head];
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    const float upper = exp2_fast(sum[16 * m + lane / 4]), lower = exp2_fast(sum[16 * m + 8 + lane / 4]);
+#pragma unroll
+    for (int p = 0; p < 4; ++p)
+      y[m][p][0] *= upper, y[m][p][1] *= upper, y[m][p][2] *= lower, y[m][p][3] *= lower;
+  }
+}
+
+// S += (w x)ᵀ B and, with outputs, y += M x: 16 tokens at a time.
+template <int kStates, bool kOutputs>
+__device__ __forceinline__ void apply_tokens(const SsdBlock<kStates, kOutputs>& block, int chunk,
+                                             SsdState<kStates>& s, SsdOutputs& y) {
+  constexpr int kParts = kStates / 8;
+  auto& shared = block.shared;
+  const int lane = block.lane, stage = chunk & 1;
+  const bf16* const x = shared.x[stage][block.own_head];
+  const bf16* const b = shared.b[stage];
+  const float* const weight = shared.weight[stage][block.own_head];
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    uint32_t xt[2][4];
+#pragma unroll
+    for (int m = 0; m < 2; ++m)
+      load_matrix_transposed_x4(
+          xt[m], x + swizzled<8>(16 * k + lane / 16 * 8 + lane % 8, block.row0 / 8 + 2 * m + lane / 8 % 2));
+    if constexpr (kOutputs) {
+#pragma unroll
+      for (int m = k; m < 4; ++m) {
+        uint32_t a[4];
+        load_matrix_x4(a, shared.m[block.own_head] + swizzled<8>(16 * m + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+        for (int p = 0; p < 4; ++p) mma_bf16(y[m][p], a, xt[p / 2][p % 2], xt[p / 2][p % 2 + 2]);
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float2 w = *reinterpret_cast<const float2*>(weight + 16 * k + 8 * half + 2 * (lane % 4));
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          uint32_t& pair = xt[m][2 * half + i];
+          pair = pack_bf16(__uint_as_float(pair << 16) * w.x, __uint_as_float(pair & 0xFFFF0000u) * w.y);
+        }
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kStates / 16; ++n) {
+      uint32_t r[4];
+      load_matrix_transposed_x4(r, b + swizzled<kParts>(16 * k + lane % 16, 2 * n + lane / 16));
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        mma_bf16(s[m][2 * n], xt[m], r[0], r[1]);
+        mma_bf16(s[m][2 * n + 1], xt[m], r[2], r[3]);
+      }
+    }
+  }
+}
+
+// Through the place of x, so that rows leave 16 bytes at a time.
+template <int kStates>
+__device__ __forceinline__ void write_outputs(const SsdBlock<kStates, true>& block, int chunk,
+                                              const SsdOutputs& y) {
+  const int lane = block.lane;
+  bf16* const tile = block.shared.x[chunk & 1][block.own_head];
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+#pragma unroll
+    for (int p = 0; p < 4; ++p) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        *reinterpret_cast<uint32_t*>(tile + swizzled<8>(16 * m + 8 * half + lane / 4, block.row0 / 8 + p) +
+                                     2 * (lane % 4)) = pack_bf16(y[m][p][2 * half], y[m][p][2 * half + 1]);
+    }
+  }
+  __syncwarp();
+  if (block.own_head >= block.heads) return;
+  const int token0 = lane / 4, part = block.row0 / 8 + lane % 4;
+  bf16* to = static_cast<bf16*>(block.args.y) +
+             int64_t{block.segment.first + chunk * kSsdChunk + token0} * block.args.y_stride +
+             (block.head0 + block.own_head) * 64 + 8 * part;
+#pragma unroll
+  for (int i = 0; i < kSsdChunk / 8; ++i) {
+    const int token = token0 + 8 * i;
+    if (token < block.valid(chunk))
+      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(tile + swizzled<8>(token, part));
+    to += 8 * block.args.y_stride;
+  }
+}
+
+// Without outputs: state [segment of the panel, heads, 64, states] from zero, and decay [segment, heads] of
+// the whole segment; segments cut short have no successor and are skipped. With outputs: from the state
+// before the segment.
+template <int kStates, bool kOutputs>
+__global__ void __launch_bounds__(kSsdThreads, 2)
+    ssd_chunk_kernel(const __grid_constant__ SsdArgs args, int64_t first_unit, int pairs, float* states,
+                     float* decays) {
+  extern __shared__ __align__(128) unsigned char raw_shared[];
+  auto& shared = *reinterpret_cast<SsdShared<kStates, kOutputs>*>(raw_shared);
+  const SsdSegment segment = find_segment(args.sequences, first_unit + blockIdx.y);
+  if (segment.seq < 0 || (!kOutputs && segment.tokens < kSsdSegment)) return;
+  const int per_group = static_cast<int>(args.heads / args.groups),
+            pair = static_cast<int>(blockIdx.x) % pairs;
+  SsdBlock<kStates, kOutputs> block{args, shared, segment};
+  block.group = static_cast<int>(blockIdx.x) / pairs;
+  block.head0 = block.group * per_group + 2 * pair;
+  block.heads = min(2, per_group - 2 * pair);
+  block.warp = threadIdx.x / 32, block.lane = threadIdx.x % 32;
+  block.own_head = block.warp / 2, block.row0 = block.warp % 2 * 32;
+  const bool exists = block.own_head < block.heads;
+  const int head = block.head0 + (exists ? block.own_head : 0);
+  const float dt_bias = args.dt_bias[head], rate = args.a[head] * kLog2E;
+  [[maybe_unused]] const float d[2] = {args.d[block.head0], args.d[block.head0 + block.heads - 1]};
+
+  const int64_t elements = int64_t{64} * kStates;
+  float* const at = states + (blockIdx.y * args.heads + head) * elements;
+  SsdState<kStates> s;
+  each_state_pair<kStates>(s, block.row0, block.lane, [&](float& low, float& high, int index) {
+    float2 v{};
+    if constexpr (kOutputs) v = *reinterpret_cast<const float2*>(at + index);
+    low = v.x, high = v.y;
+  });
+
+  const int chunks = (segment.tokens + kSsdChunk - 1) / kSsdChunk;
+  float dt[2], total = 0;
+  block.load_dt(0, dt);
+  block.fetch_x(0);
+  block.fetch_b(0);
+  if constexpr (kOutputs) block.fetch_c(0);
+  copy_async_commit();
+  float end = block.write_gates(0, dt, dt_bias, rate);
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    copy_async_wait<0>();
+    __syncthreads();
+    const bool more = chunk + 1 < chunks;
+    if (more) {
+      block.fetch_x(chunk + 1);
+      block.fetch_b(chunk + 1);
+      block.load_dt(chunk + 1, dt);
+    }
+    SsdOutputs y = {};
+    if constexpr (kOutputs) {
+      write_masked<kStates>(block, chunk, d);
+      from_state<kStates>(block, chunk, s, y);
+      __syncthreads();  // M is whole, C is free
+      if (more) block.fetch_c(chunk + 1);
+    }
+    copy_async_commit();
+    const float decay = exp2_fast(end);
+    each_state_pair<kStates>(s, block.row0, block.lane,
+                             [&](float& low, float& high, int) { low *= decay, high *= decay; });
+    apply_tokens<kStates, kOutputs>(block, chunk, s, y);
+    if constexpr (kOutputs) write_outputs<kStates>(block, chunk, y);
+    total += end;
+    if (more) end = block.write_gates(chunk + 1, dt, dt_bias, rate);
+  }
+
+  if (!exists) return;
+  if constexpr (kOutputs) {
+    // after a whole segment the state is what ssd_states_kernel makes of it
+    if (!segment.is_last || segment.tokens == kSsdSegment) return;
+    float* const slot = args.s + (args.sequences.slot[segment.seq] * args.heads + head) * elements;
+    each_state_pair<kStates>(s, block.row0, block.lane, [&](float& low, float& high, int index) {
+      *reinterpret_cast<float2*>(slot + index) = {low, high};
+    });
+  } else {
+    each_state_pair<kStates>(s, block.row0, block.lane, [&](float& low, float& high, int index) {
+      *reinterpret_cast<float2*>(at + index) = {low, high};
+    });
+    if (block.row0 == 0 && block.lane == 0) decays[blockIdx.y * args.heads + head] = exp2_fast(total);
+  }
+}
+
+// From what each segment of the panel does to the state to the state before it, in place; the state after the
+// last whole segment goes to the slot. A thread takes four elements of one sequence's state along.
+__global__ void __launch_bounds__(256)
+    ssd_states_kernel(const __grid_constant__ SsdArgs args, int64_t first_unit, int units, float* states,
+                      const float* decays) {
+  const int64_t elements = args.heads * args.head_dim * args.states;
+  const int64_t at = (int64_t{blockIdx.x} * 256 + threadIdx.x) * 4;
+  // the sequence's segments in the panel
+  const SsdSegment segment = find_segment(args.sequences, first_unit + blockIdx.y);
+  if (segment.seq < 0 || (segment.index > 0 && blockIdx.y > 0) || at >= elements) return;
+  const int first = args.sequences.first[segment.seq];
+  const int rest = args.sequences.first[segment.seq + 1] - first - segment.index * kSsdSegment;  // tokens
+  const int count = min((rest + kSsdSegment - 1) / kSsdSegment, units - static_cast<int>(blockIdx.y));
+  const int whole = min(rest / kSsdSegment, count);
+  const int head = static_cast<int>(at / (args.head_dim * args.states));
+
+  float4* const slot = reinterpret_cast<float4*>(args.s + args.sequences.slot[segment.seq] * elements + at);
+  float4 state{};
+  if (segment.index > 0 || args.sequences.length[segment.seq] > 0) state = *slot;
+  constexpr int kAhead = 4;
+  for (int i0 = 0; i0 < count; i0 += kAhead) {
+    float4 added[kAhead];
+    float decay[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      const int64_t unit = int64_t{blockIdx.y} + i0 + k;
+      if (i0 + k >= whole) continue;
+      added[k] = *reinterpret_cast<const float4*>(states + unit * elements + at);
+      decay[k] = decays[unit * args.heads + head];
+    }
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (i0 + k >= count) break;
+      *reinterpret_cast<float4*>(states + (int64_t{blockIdx.y} + i0 + k) * elements + at) = state;
+      if (i0 + k >= whole) break;
+      state.x = __fmaf_rn(decay[k], state.x, added[k].x);
+      state.y = __fmaf_rn(decay[k], state.y, added[k].y);
+      state.z = __fmaf_rn(decay[k], state.z, added[k].z);
+      state.w = __fmaf_rn(decay[k], state.w, added[k].w);
+    }
+  }
+  if (whole == count) *slot = state;
+}
+
+}  // namespace crosscurrent::cuda
