@@ -308,10 +308,8 @@ void bench(Report& report) {
   const double some = bench_case(report, "H80 P64 N128 B1 L100000", shape, 1, 100000);
   const double many = bench_case(report, "H80 P64 N128 B1 L1000000", shape, 1, 1000000);
   std::printf("time(1M) / time(100k) = %.2f\n", many / some);
-  report.line(R"({"kernel":"ssd","case":"time(1M) / time(100k)", "ratio"
-              :) " + std::to_string(many / some) + "
-}
-");
+  report.line(R"j({"kernel":"ssd","case":"time(1M) / time(100k)","ratio":)j" + std::to_string(many / some) +
+              "}");
 }
 
 }  // namespace
