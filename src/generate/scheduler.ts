@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import { CrosscurrentError, mismatch } from '../errors.js';
 import type { PrefixCacheStats } from '../state/prefix-cache.js';
 import type { SequenceState } from '../state/sequence-state.js';
@@ -35,6 +36,9 @@ export class Scheduler {
   readonly #ranks = new Ranks();
   readonly #loop: SchedulerLoop;
   #disposed = false;
+  /** Native calls on single sequences, and those of them that wait for pages. */
+  #calls = 0;
+  #waitingCalls = 0;
 
   constructor(runner: StepRunner, limits: SchedulerLimits) {
     this.limits = limits;
@@ -99,7 +103,11 @@ export class Scheduler {
       twin.reset();
       await this.#freePages(() => state.openPages);
       const pagePairs = Int32Array.from(state.shareWith(twin));
-      if (state.processed > 0) await this.#runner.copy(Int32Array.of(state.slot, twin.slot), pagePairs);
+      if (state.processed === 0) return;
+      // nobody needs to wait for the copy: it runs before any later call on either sequence, or on the pages they then give back
+      this.#runner.copy(Int32Array.of(state.slot, twin.slot), pagePairs).catch(() => {
+        twin.lost = true;
+      });
     });
   }
 
@@ -138,11 +146,19 @@ export class Scheduler {
       state.drop();
       await this.run({ state, target: run, capacity: left, sharesPrefix: true }, signal);
     } else {
-      await this.#pinned([state], async () => {
-        await this.#freePages(() => 1);
-        const copied = state.shorten(run);
-        if (copied.length > 0) await this.#runner.copy(noPages, Int32Array.from(copied));
-      });
+      state.shorten(run);
+      if (state.writesShared) await this.#pinned([state], () => this.#ownLastPage(state));
+    }
+  }
+
+  /** Copies the last page, which others hold too and which will be written to. Where no page is free, the sequence is run again when it is next used. */
+  async #ownLastPage(state: SequenceState): Promise<void> {
+    try {
+      await this.#freePages(() => 1);
+      await this.#runner.copy(noPages, Int32Array.from(state.ownLastPage()));
+    } catch (error) {
+      state.drop();
+      if (!(error instanceof CrosscurrentError && error.code === 'OUT_OF_MEMORY')) throw error;
     }
   }
 
@@ -216,12 +232,14 @@ export class Scheduler {
 
   /** Runs `work` while nobody may take the sequences' pages. */
   async #pinned<T>(states: readonly SequenceState[], work: () => Promise<T>): Promise<T> {
+    this.#calls++;
     for (const state of states) state.pins++;
     try {
       return await work();
     } finally {
       // the caller has what it asked for, and is not done with it: a turn later it is
       void turn().then(() => {
+        this.#calls--;
         for (const state of states) state.pins--;
         this.#loop.wake();
       });
@@ -230,11 +248,17 @@ export class Scheduler {
 
   /** Waits until so many pages are free; they are to be taken at once. @throws CrosscurrentError OUT_OF_MEMORY, DISPOSED */
   async #freePages(count: () => number): Promise<void> {
-    for (;;) {
-      this.#checkOpen();
-      if (this.#memory.makeRoom(count(), this.#loop.queue, { takesHeld: true })) return;
-      if (!this.#loop.isInCall) throw this.#loop.noRoom(count());
-      await this.#loop.callEnded();
+    this.#waitingCalls++;
+    try {
+      for (;;) {
+        this.#checkOpen();
+        if (this.#memory.makeRoom(count(), this.#loop.queue, { takesHeld: true })) return;
+        if (this.#loop.isInCall) await this.#loop.callEnded();
+        else if (this.#calls > this.#waitingCalls) await setTimeout(1);
+        else throw this.#loop.noRoom(count());
+      }
+    } finally {
+      this.#waitingCalls--;
     }
   }
 }
