@@ -45,15 +45,19 @@ export class Memory {
   }
 
   /**
-   * Makes `count` pages free, if it can: first of those that only the prefix cache holds, then of the task of lowest rank, which is to be run again, then of held
-   * sequences, which are run again when they are next used.
+   * Makes `count` pages free, or leaves everybody what they have where it cannot: first of those that only the prefix cache holds, then of the task of lowest rank, which
+   * is to be run again, then of held sequences, which are run again when they are next used.
    */
   makeRoom(count: number, queue: readonly Queued[], options: RoomOptions): boolean {
+    if (this.pool.free >= count) return true;
+    const victims = this.#victims(queue, options);
+    const held = options.takesHeld ? this.#heldStates() : [];
+    if (count > this.#pagesWithout([...victims.map(({ task }) => task.state), ...held])) return false;
     while (this.pool.free < count) {
       if (this.cache?.evictPages(count - this.pool.free)) continue;
-      if (this.#preempt(queue, options)) continue;
-      if (options.takesHeld && this.#dropHeld()) continue;
-      return false;
+      const victim = victims.shift();
+      if (victim) this.#preempt(victim);
+      else held.shift()?.drop();
     }
     return true;
   }
@@ -68,32 +72,37 @@ export class Memory {
       throw new CrosscurrentError('INTERNAL', `kv page ${page}: ${count} hold it, ${this.pool.holders(page)} counted`);
     });
     const free = holders.filter((count) => count === 0).length;
-    if (free !== this.pool.free) throw new CrosscurrentError('INTERNAL', `kv pages: ${free} free, ${this.pool.free} counted`);
+    if (free !== this.pool.free)
+      throw new CrosscurrentError('INTERNAL', `kv pages: ${free} free, ${this.pool.free} counted`);
   }
 
-  #preempt(queue: readonly Queued[], { rank, takesIdle = false }: RoomOptions): boolean {
-    if (rank === null) return false;
-    const [victim] = queue
-      .filter(
-        ({ ended, inFlight, task: { state } }) => !ended && !inFlight && state.pins === 0 && state.pages.length > 0,
-      )
-      .filter(
-        (queued) =>
-          !rank || compareRanks(queued.rank, rank) > 0 || (takesIdle && queued.drafting && queued.rank !== rank),
-      )
-      .sort((a, b) => compareRanks(b.rank, a.rank));
-    if (!victim) return false;
+  /** Tasks that may be preempted, the lowest first. */
+  #victims(queue: readonly Queued[], { rank, takesIdle = false }: RoomOptions): Queued[] {
+    if (rank === null) return [];
+    const mayGo = ({ ended, inFlight, task: { state } }: Queued): boolean =>
+      !ended && !inFlight && state.pins === 0 && state.pages.length > 0;
+    const isLower = (queued: Queued): boolean =>
+      !rank || compareRanks(queued.rank, rank) > 0 || (takesIdle && queued.drafting && queued.rank !== rank);
+    return queue.filter((queued) => mayGo(queued) && isLower(queued)).sort((a, b) => compareRanks(b.rank, a.rank));
+  }
+
+  #preempt(victim: Queued): void {
     victim.admitted = false;
     victim.task.state.drop();
     this.preemptions++;
-    return true;
   }
 
-  #dropHeld(): boolean {
-    const [oldest] = [...this.states]
+  /** Sequences that nobody is at work on, the least recently used first. */
+  #heldStates(): SequenceState[] {
+    return [...this.states]
       .filter(({ tasks, pins, pages, lost }) => tasks === 0 && pins === 0 && pages.length > 0 && !lost)
       .sort((a, b) => a.usedAt - b.usedAt);
-    oldest?.drop();
-    return oldest !== undefined;
+  }
+
+  /** Pages that are free when the cache and these have given up theirs. */
+  #pagesWithout(givers: readonly SequenceState[]): number {
+    const others = new Set(this.states);
+    for (const giver of givers) others.delete(giver);
+    return this.pool.size - new Set([...others].flatMap(({ pages }) => pages)).size;
   }
 }

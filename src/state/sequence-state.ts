@@ -119,19 +119,25 @@ export class SequenceState {
     if (this.trail && this.trail.depth * this.trail.tokens > tokens) this.trail = undefined;
   }
 
-  /**
-   * Goes back to `tokens` run tokens of those in `length`, for models whose only state are pages. Returns the page to be copied, as a from-to pair, where the last one
-   * is shared and will be written again: one page must then be free.
-   */
-  shorten(tokens: number): number[] {
+  /** Goes back to `tokens` run tokens of those in `length`, in models whose only state are pages. */
+  shorten(tokens: number): void {
     this.trim(tokens);
     this.length = tokens;
     this.accepted = [];
+  }
+
+  /** Whether the next token goes to a page that others hold too. */
+  get writesShared(): boolean {
     const last = this.pages.at(-1);
-    if (last === undefined || tokens % this.#pageTokens === 0 || !this.#pool.isShared(last)) return [];
+    return last !== undefined && this.openPages > 0 && this.#pool.isShared(last);
+  }
+
+  /** Takes a page of its own, which must be free, for the last one. Returns the page to be copied, as a from-to pair. */
+  ownLastPage(): [number, number] {
+    const last = this.pages.pop() as number;
     const copy = this.#pool.take();
+    this.pages.push(copy);
     this.#pool.release(last);
-    this.pages[this.pages.length - 1] = copy;
     return [last, copy];
   }
 

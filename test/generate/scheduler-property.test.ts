@@ -139,7 +139,11 @@ class Driver {
   }
 
   async #settled(): Promise<void> {
-    while (this.#pending.size > 0) await Promise.all(this.#pending);
+    for (let turns = 0; this.#pending.size > 0; turns++) {
+      if (turns === 100_000)
+        throw new Error(`still at work: ${JSON.stringify(this.scheduler.stats)}, ${this.runner.steps} steps`);
+      await Promise.race([...this.#pending, turn()]);
+    }
   }
 
   #track(work: Promise<void>): void {
@@ -197,7 +201,7 @@ class Driver {
   /** Held sequences keep their pages from those who never had any. */
   #refused(error: unknown, isNew: boolean): void {
     if ((error as CrosscurrentError).code !== 'OUT_OF_MEMORY' || !isNew) throw error;
-    expect(this.#held.some(({ state, closed }) => !closed && state?.pages.length > 0)).toBe(true);
+    expect(this.#held.some(({ state }) => state?.pages.length > 0)).toBe(true);
     this.refused++;
   }
 
@@ -273,7 +277,10 @@ class Driver {
 const stop = new Error('no longer wanted');
 const given = (ids: readonly number[]): Known[] => ids.map((id) => ({ id, isDecoded: false }));
 
-const promptOf = ({ family, shared, own }: { family: number; shared: number; own: number }, number: number): number[] => [
+const promptOf = (
+  { family, shared, own }: { family: number; shared: number; own: number },
+  number: number,
+): number[] => [
   ...families[family]!.slice(0, shared),
   ...Array.from({ length: own }, (_, i) => (number * 7 + i) % fakeVocab),
 ];
@@ -300,7 +307,7 @@ function speculator(kind: number, promptLength: number, expected: readonly numbe
 }
 
 describe(`random requests on a fake runner, seed ${seed}`, () => {
-  it(`${runs * eventsARun} events`, { timeout: 120_000 }, async () => {
+  it(`${runs * eventsARun} events`, { timeout: 240_000 }, async () => {
     let [finished, aborted, preemptions, hits] = [0, 0, 0, 0];
     await fc.assert(
       fc.asyncProperty(
