@@ -84,27 +84,34 @@ async function measureForks(model: Model, sequence: Sequence, count: number) {
     await sleep(50);
     return process.memoryUsage.rss();
   };
-  const forkAll = async (): Promise<{ twins: Sequence[]; ms: number[] }> => {
+  await using barrier = await model.sequence();
+  await barrier.feed([1, 2]);
+  // a fork returns before its copy is made; what comes after it waits: here the save of a short sequence, whose own time counts too
+  const forkAll = async (): Promise<{ twins: Sequence[]; ms: number[]; copiedMs: number }> => {
     const [twins, ms]: [Sequence[], number[]] = [[], []];
+    const first = performance.now();
     for (let i = 0; i < count; i++) {
       const start = performance.now();
       twins.push(await sequence.fork());
       ms.push(performance.now() - start);
     }
-    return { twins, ms };
+    await barrier.save();
+    return { twins, ms, copiedMs: (performance.now() - first) / count };
   };
   const before = await settle();
-  const { twins, ms: first } = await forkAll();
+  const { twins, ms: first, copiedMs: firstCopied } = await forkAll();
   const grown = (await settle()) - before;
   const [held, shared] = [twins[0]?.bytes ?? 0, twins[0]?.sharedBytes ?? 0];
   for (const twin of twins) await twin.dispose();
-  const later: number[] = [];
+  const [later, copiedMs]: [number[], number[]] = [[], []];
   for (let round = 0; round < rounds; round++) {
-    const { twins: more, ms } = await forkAll();
-    later.push(...ms);
-    for (const twin of more) await twin.dispose();
+    const more = await forkAll();
+    later.push(...more.ms);
+    copiedMs.push(more.copiedMs);
+    for (const twin of more.twins) await twin.dispose();
   }
   console.log(`  fork, ms: ${show(spread(later), 3)}; into memory never touched: ${show(spread(first), 3)}`);
+  console.log(`    and made: ${show(spread(copiedMs), 3)} each; into memory never touched: ${firstCopied.toFixed(3)}`);
   console.log(`    copies ${kB(copied)} (states, one pending token, the page that is not full)`);
   console.log(
     `    ${count} forks: RSS +${MB(grown)}, ${kB(grown / count)} each; a fork uses ${MB(held)}, of which ${MB(shared)} shared`,
@@ -116,6 +123,8 @@ async function measureForks(model: Model, sequence: Sequence, count: number) {
     copiedBytes: copied,
     ms: spread(later),
     firstMs: spread(first),
+    withCopyMs: spread(copiedMs),
+    firstWithCopyMs: firstCopied,
     forks: count,
     grownBytes: grown,
     bytes: held,

@@ -88,6 +88,10 @@ export async function main(args: string[]): Promise<void> {
     for (const [kind, { prompts, change }] of Object.entries(kinds)) {
       const named = Object.entries(drafters).map(([drafter, make]) => [drafter, () => change(make())] as const);
       for (const figure of await compare(model, kind, prompts, named, { rounds, tokens })) {
+        if (figure.speed.samples === 0) {
+          console.log(`  ${kind}: no answer of ${fewestTokens} tokens`);
+          break;
+        }
         figures.push(figure);
         const { drafter, speed, cpu, acceptance, tokensAStep, different } = figure;
         console.log(
