@@ -34,13 +34,19 @@ std::string cpu_name() {
 #endif
 }
 
-// devices(): { kind, name, isa, threads, availableBytes }[]
+// devices(): { kind, name, isa, isas, threads, availableBytes }[]
 napi_value devices(napi_env env, napi_callback_info) {
   return guarded(env, [&] {
     const napi_value cpu = object(env);
     set(env, cpu, "kind", text(env, "cpu"));
     set(env, cpu, "name", text(env, cpu_name()));
     set(env, cpu, "isa", text(env, cpu::isa_name(cpu::active_isa())));
+    napi_value levels;
+    const auto isas = cpu::available_isas();
+    check(env, napi_create_array_with_length(env, isas.size(), &levels));
+    for (size_t i = 0; i < isas.size(); ++i)
+      check(env, napi_set_element(env, levels, static_cast<uint32_t>(i), text(env, cpu::isa_name(isas[i]))));
+    set(env, cpu, "isas", levels);
     set(env, cpu, "threads", number(env, cpu::Pool::instance().threads()));
     set(env, cpu, "availableBytes", number(env, static_cast<double>(cpu::available_memory())));
     napi_value list;
@@ -59,10 +65,7 @@ napi_value set_isa(napi_env env, napi_callback_info info) {
     if (args.absent(0)) {
       cpu::set_isa(std::nullopt);
     } else {
-      const std::string name = args.text(0, "level");
-      const auto level = cpu::parse_isa(name);
-      if (!level) throw Error(Code::invalid_argument, "setIsa: level", "a level of this build", name);
-      cpu::set_isa(level);
+      cpu::set_isa(cpu::required_isa(args.text(0, "level")));
     }
     return undefined(env);
   });

@@ -22,6 +22,8 @@ SessionOptions read_options(const Args& args, size_t i) {
   integer("pageTokens", options.page_tokens, 1, 1 << 16);
   integer("window", options.window, 1, 1 << 16);
   integer("threads", options.threads, 0, cpu::Pool::kMaxThreads);
+  const napi_value isa = args.member(args[i], "isa", "options");
+  if (!args.absent_value(isa)) options.isa = args.text_of(isa, "options.isa");
   const napi_value exact = args.member(args[i], "exact", "options");
   if (!args.absent_value(exact)) options.exact = args.flag_of(exact, "options.exact");
   return options;

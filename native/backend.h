@@ -49,6 +49,7 @@ struct SessionOptions {
   int32_t window = 64;  // most pending tokens of a sequence
   int32_t threads = 0;  // 0: the pool's
   bool exact = false;   // activations of matrix products stay f32
+  std::string isa;      // level of the kernels, as the device names it; empty: the one in use
 };
 
 struct SessionBytes {

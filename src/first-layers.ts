@@ -3,13 +3,15 @@ import { Scheduler } from './generate/scheduler.js';
 import { compile } from './graph/compile.js';
 import type { Tensor } from './graph/tensor.js';
 import { chunkTokens, decodeWindow, type ModelPlan, pageTokens } from './model-plan.js';
-import { type NativeWeights, openSession, parseProgram } from './native/index.js';
+import { type NativeWeights, openSession, parseProgram, type SessionOptions } from './native/index.js';
 import { sample } from './ops/index.js';
 
 interface Opened {
   readonly scheduler: Scheduler;
   close(): void;
 }
+
+export type StepSettings = Pick<SessionOptions, 'threads' | 'exact' | 'isa'>;
 
 /**
  * Models made of the first layers of a loaded one, with its last norm and head: the same weights in memory, states of their own. Each is made when it is first asked for and kept until
@@ -18,11 +20,11 @@ interface Opened {
 export class FirstLayers {
   readonly #plan: ModelPlan;
   readonly #weights: NativeWeights;
-  readonly #options: { readonly threads: number; readonly exact: boolean };
+  readonly #options: StepSettings;
   readonly #opened = new Map<number, Promise<Opened>>();
   #isClosed = false;
 
-  constructor(plan: ModelPlan, weights: NativeWeights, options: { threads: number; exact: boolean }) {
+  constructor(plan: ModelPlan, weights: NativeWeights, options: StepSettings) {
     this.#plan = plan;
     this.#weights = weights;
     this.#options = options;

@@ -27,6 +27,8 @@ export interface LoadOptions extends PlanOptions {
   activations?: 'fast' | 'exact';
   /** Threads of a step; the physical cores of the process when absent. */
   threads?: number;
+  /** Instruction-set level of the kernels, one of `devices()[0].isas`; the best one when absent. */
+  isa?: string;
   /** Most requests that may wait for others to end; further ones reject with QUEUE_FULL. Default: any number. */
   maxQueue?: number;
   /**
@@ -51,6 +53,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
   signal?.throwIfAborted();
   checkOptions(options);
   await openAddon();
+  checkIsa(options.isa);
   const withSignal = signal ? { signal } : {};
   // closed in turn, last first, on dispose or when loading fails
   const opened: { close(): Promise<void> | void }[] = [];
@@ -77,6 +80,11 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       ...(options.onProgress ? { onProgress: options.onProgress } : {}),
     });
     opened.push(weights);
+    const settings = {
+      threads: options.threads ?? 0,
+      exact: options.activations === 'exact',
+      ...(options.isa === undefined ? {} : { isa: options.isa }),
+    };
     const session = await openSession(
       program,
       weights,
@@ -85,16 +93,12 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
         pages: plan.pages,
         pageTokens,
         window: decodeWindow,
-        threads: options.threads ?? 0,
-        exact: options.activations === 'exact',
+        ...settings,
       },
       signal,
     );
     opened.push(session);
-    const firstLayers = new FirstLayers(plan, weights, {
-      threads: options.threads ?? 0,
-      exact: options.activations === 'exact',
-    });
+    const firstLayers = new FirstLayers(plan, weights, settings);
     opened.push(firstLayers);
     const fingerprint = await fingerprintOf(files);
     const tokenizer = await tokenizing;
@@ -125,7 +129,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       info: {
         ...plan.info,
         device: 'cpu',
-        isa: devices()[0]?.isa ?? 'unknown',
+        isa: options.isa ?? devices()[0]?.isa ?? 'unknown',
         activations: options.activations ?? 'fast',
         context,
         fingerprint,
@@ -158,6 +162,12 @@ function checkOptions({ device, threads, activations, ...sizes }: LoadOptions): 
     throw mismatch('DEVICE_UNAVAILABLE', 'device', 'auto or cpu', device);
   if (activations !== undefined && activations !== 'fast' && activations !== 'exact')
     throw mismatch('INVALID_ARGUMENT', 'activations', 'fast or exact', activations);
+}
+
+function checkIsa(isa: string | undefined): void {
+  if (isa === undefined) return;
+  const isas = devices()[0]?.isas ?? [];
+  if (!isas.includes(isa)) throw mismatch('INVALID_ARGUMENT', 'isa', isas.join(', '), String(isa));
 }
 
 /** The file of the package `crosscurrent-tiny`: installed, or beside this package in a clone. */

@@ -77,13 +77,17 @@ Isa active_isa() {
   return isa == kNotForced ? detected_isa() : static_cast<Isa>(isa);
 }
 
+Isa required_isa(std::string_view name) {
+  const std::optional<Isa> isa = parse_isa(name);
+  if (isa && is_available(*isa)) return *isa;
+  std::string names;
+  for (const Isa level : available_isas())
+    names += (names.empty() ? "" : ", ") + std::string(isa_name(level));
+  throw Error(Code::invalid_argument, "isa", names + " (this CPU)", std::string(name));
+}
+
 void set_isa(std::optional<Isa> isa) {
-  if (isa && !is_available(*isa)) {
-    std::string names;
-    for (const Isa level : available_isas())
-      names += (names.empty() ? "" : ", ") + std::string(isa_name(level));
-    throw Error(Code::invalid_argument, "isa", names + " (this CPU)", std::string(isa_name(*isa)));
-  }
+  if (isa) required_isa(isa_name(*isa));
   forced.store(isa ? static_cast<int>(*isa) : kNotForced, std::memory_order_relaxed);
 }
 

@@ -28,7 +28,8 @@ std::optional<Isa> parse_isa(std::string_view name);
 // The levels that this CPU and operating system run, from the portable one to the best.
 std::span<const Isa> available_isas();
 bool is_available(Isa isa);
-Isa detected_isa();  // the best of them
+Isa required_isa(std::string_view name);  // throws `Error`, naming those there are
+Isa detected_isa();                       // the best of them
 
 // The level in use: the detected one unless forced.
 Isa active_isa();

@@ -59,6 +59,7 @@ CpuSession::CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<C
   check_positive("pageTokens", options.page_tokens, 1, 4096);
   check_positive("window", options.window, 1, 4096);
   check_positive("threads", options.threads, 0, Pool::kMaxThreads);
+  if (!options.isa.empty()) isa_ = required_isa(options.isa);
   check_kernels();
   const bool has_kv = std::ranges::any_of(
       program_->states, [](const StateShape& state) { return state.kind == StateKind::kv; });
@@ -187,6 +188,7 @@ void CpuSession::step(const Step& step, Cancel cancel) {
   check_pending(step);
   bind_inputs(step);
   const Pool::StepScope hot;
+  const IsaScope level(isa_);
   Context context{step, workspace_, options_.threads, options_.exact ? Precision::exact : Precision::int8};
   for (const int32_t slot : step.slot) pending_count_[static_cast<size_t>(slot)] = kLost;
   const bool samples = !step.sampling.empty();

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "../backend.h"
+#include "isa.h"
 #include "kernels.gen.h"
 #include "memory.h"
 #include "weights.h"
@@ -41,6 +43,7 @@ class CpuSession final : public Session {
   std::shared_ptr<const Program> program_;
   std::shared_ptr<CpuWeights> weights_;
   SessionOptions options_;
+  std::optional<Isa> isa_;
   StepLimits limits_{};
   SessionBytes bytes_{};
   PageBlock arena_;

@@ -35,6 +35,7 @@ function withModelOptions(command: Command): Command {
       'tiny, lookup, lookahead, self:<layers>, none, or the path of a smaller model with the same tokenizer',
     )
     .option('--threads <n>', 'threads of a step', integer)
+    .option('--isa <level>', 'instruction-set level of the kernels; `devices` lists them')
     .addOption(new Option('--activations <mode>', 'precision of activations').choices(['fast', 'exact']));
 }
 

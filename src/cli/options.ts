@@ -16,6 +16,7 @@ export interface ModelFlags {
   seed?: number;
   context?: number;
   threads?: number;
+  isa?: string;
   speculate?: string;
   activations?: 'fast' | 'exact';
 }
@@ -37,7 +38,7 @@ export const samplingOf = (flags: ModelFlags): SamplingOptions & { maxTokens?: n
 export async function loadWithProgress(flags: ModelFlags, signal: AbortSignal): Promise<Model> {
   const bar = progressBar('loading');
   const options: LoadOptions = {
-    ...pick(flags, 'context', 'threads', 'activations'),
+    ...pick(flags, 'context', 'threads', 'isa', 'activations'),
     signal,
     onProgress: ({ doneBytes, totalBytes }) => bar.update(doneBytes, totalBytes),
   };

@@ -18,6 +18,9 @@ export type SpecsHandle = Handle<'specs'>;
 export type BlockHandle = Handle<'block'>;
 /** A large result on its way out, copied piece by piece. */
 export type ResultHandle = Handle<'result'>;
+/** A weight as the kernels of the device read it. */
+export type PackedHandle = Handle<'packed weight'>;
+export type KvCacheHandle = Handle<'kv cache'>;
 /** Cancels jobs and tells their progress. */
 export type ControlHandle = Handle<'control'>;
 
@@ -25,8 +28,9 @@ export interface Device {
   readonly kind: 'cpu';
   /** As the device calls itself; empty where it does not tell. */
   readonly name: string;
-  /** Level of the kernels in use. */
+  /** Level of the kernels in use, and all that this machine runs, best last. */
   readonly isa: string;
+  readonly isas: readonly string[];
   /** Threads of a step where no other number is asked for. */
   readonly threads: number;
   /** Memory that this process can still take. */
@@ -45,6 +49,8 @@ export interface SessionOptions {
   threads?: number;
   /** Keeps the activations of matrix products in f32. */
   exact?: boolean;
+  /** Level of the kernels; the one in use when absent. */
+  isa?: string;
 }
 
 /** What the words of a step may refer to. */
@@ -70,6 +76,20 @@ export interface TensorInfo {
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly bytes: number;
+}
+
+/** Beside the operands of `runOp`. */
+export interface OpOptions {
+  threads?: number | undefined;
+  isa?: string | undefined;
+  /** Keeps the activations of matrix products in f32. */
+  exact?: boolean;
+  causal?: boolean;
+  /** [seqs + 1] ranges of the sequences, of queries and of keys. */
+  first?: Int32Array | undefined;
+  firstKey?: Int32Array | undefined;
+  /** Words of a step that samples. */
+  sampling?: Int32Array | undefined;
 }
 
 /** The addon's calls (binding/*.cc). Promises reject, and checks of arguments throw, with CrosscurrentError. */
@@ -138,4 +158,37 @@ export interface NativeAddon {
   restore(session: SessionHandle, bytes: Uint8Array | BlockHandle, slot: number, pages: Int32Array): Promise<void>;
   sessionLimits(session: SessionHandle): SessionLimits;
   sessionBytes(session: SessionHandle): SessionBytes;
+
+  /** `operands`: inputs, outputs, and last where a recurrent state ends; `dtypes`: what 16-bit words are. */
+  runOp(
+    opcode: number,
+    axes: readonly number[],
+    attrs: Int32Array,
+    operands: readonly unknown[],
+    dtypes: Int32Array,
+    options: OpOptions,
+    control?: ControlHandle,
+  ): Promise<undefined>;
+  /** `shape`: [experts, out, in, group] */
+  packGroups(
+    bits: 4 | 8,
+    arrays: readonly unknown[],
+    shape: readonly number[],
+    control?: ControlHandle,
+  ): Promise<PackedHandle>;
+  packFloats(
+    bits: 4 | 8,
+    arrays: readonly unknown[],
+    shape: readonly number[],
+    isSymmetric: boolean,
+    control?: ControlHandle,
+  ): Promise<PackedHandle>;
+  /** [experts, out, in, bytes] */
+  packedInfo(packed: PackedHandle): Float64Array;
+  newKvCache(kvHeads: number, headDim: number, capacity: number): KvCacheHandle;
+  /** The rows that the cache then holds. */
+  appendKv(cache: KvCacheHandle, arrays: readonly unknown[], threads: number, control?: ControlHandle): Promise<number>;
+  truncateKv(cache: KvCacheHandle, length: number): Promise<number>;
+  /** Levels of the CPU kernels that run here, rising. */
+  isaLevels(): string[];
 }
