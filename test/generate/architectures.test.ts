@@ -3,12 +3,8 @@ import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { load, type Model } from '../../src/index.js';
 import { fixtureFolder, missing } from '../parity/support.js';
+import { fixtureNames } from '../support/models.js';
 
-const names = [
-  ...['llama', 'llama_rope_llama3', 'llama_rope_yarn', 'smollm3', 'mistral_window', 'qwen2', 'qwen3', 'mixtral'],
-  ...['qwen3_moe', 'mamba', 'mamba2', 'mamba2_groups', 'jamba', 'bamba', 'granitemoehybrid'],
-  ...['granitemoehybrid_dense_rope', 'nemotron_h'],
-];
 const lengths = [1, 2, 5, 17, 32, 33, 50, 64];
 
 const promptOf = (length: number, vocab: number): Int32Array =>
@@ -23,7 +19,7 @@ async function outcome(model: Model, length: number) {
 
 describe.skipIf(missing)(missing ?? 'several at once give what each gives alone', () => {
   describe.each(['exact', 'fast'] as const)('%s activations', (activations) => {
-    it.each(names)('%s', async (name) => {
+    it.each(fixtureNames)('%s', async (name) => {
       expect(existsSync(fixtureFolder + name)).toBe(true);
       await using model = await load(fixtureFolder + name, { activations, context: 96, sequences: 16 });
       const together = await Promise.all(lengths.map((length) => outcome(model, length)));

@@ -1,34 +1,16 @@
 // Tiny models of every architecture against the reference library: logits, the output of every layer, states, router choices and greedy
 // tokens; and the same bits however the prompt is fed.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { fixtureNames } from '../support/models.js';
 import type { GoldenTensor } from '../support/safetensors.js';
 import { Fixture, fixtureFolder, maxAbs, missing, pageTokens, readGolden } from './support.js';
 
-const names = [
-  'llama',
-  'llama_rope_llama3',
-  'llama_rope_yarn',
-  'smollm3',
-  'mistral_window',
-  'qwen2',
-  'qwen3',
-  'mixtral',
-  'qwen3_moe',
-  'mamba',
-  'mamba2',
-  'mamba2_groups',
-  'jamba',
-  'bamba',
-  'granitemoehybrid',
-  'granitemoehybrid_dense_rope',
-  'nemotron_h',
-];
 /** The library's own cached path differs from its full pass by up to 1e-4 in f32. */
 const tolerance = 1e-3;
 const greedyTokens = 16;
 
 describe.skipIf(missing)(`parity with the reference library${missing ? ` (skipped: ${missing})` : ''}`, () => {
-  describe.each(names)('%s', (name) => {
+  describe.each(fixtureNames)('%s', (name) => {
     let fixture: Fixture;
     let golden: Map<string, GoldenTensor>;
     let prompt: Int32Array;

@@ -15,3 +15,24 @@ export function missing(...paths: string[]): string | undefined {
   const path = paths.find((each) => !existsSync(each));
   return path && `${path} is not there (see CONTRIBUTING.md, "Test data")`;
 }
+
+/** Tiny models of every architecture, in `parityFolder`. */
+export const fixtureNames = [
+  'llama',
+  'llama_rope_llama3',
+  'llama_rope_yarn',
+  'smollm3',
+  'mistral_window',
+  'qwen2',
+  'qwen3',
+  'mixtral',
+  'qwen3_moe',
+  'mamba',
+  'mamba2',
+  'mamba2_groups',
+  'jamba',
+  'bamba',
+  'granitemoehybrid',
+  'granitemoehybrid_dense_rope',
+  'nemotron_h',
+] as const;
