@@ -90,6 +90,7 @@ napi_value init(napi_env env, napi_value exports) {
             {"close", close}});
     define_blocks(env, exports);
     define_devices(env, exports);
+    define_kernels(env, exports);
     define_programs(env, exports);
     define_sessions(env, exports);
     define_weights(env, exports);

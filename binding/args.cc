@@ -3,6 +3,8 @@
 #include <cmath>
 #include <type_traits>
 
+#include "kernels.h"
+
 namespace crosscurrent::binding {
 namespace {
 
@@ -32,7 +34,8 @@ napi_valuetype type_of(napi_env env, napi_value value) {
 }  // namespace
 
 const char* handle_name(napi_env env, napi_value value) {
-  using All = Kinds<LiveSession, Weights, const Program, TensorStore, Block, const Result, SpecList, Control>;
+  using All = Kinds<LiveSession, Weights, const Program, TensorStore, Block, const Result, SpecList, Control,
+                    const cpu::PackedMatrix, cpu::KvCache>;
   if (type_of(env, value) != napi_object) return nullptr;
   return All::name(env, value);
 }

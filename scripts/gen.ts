@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { AttrType, OpDeclaration, Operand } from '../src/ops/define.js';
+import { type AttrType, axesOf, type OpDeclaration, type Operand } from '../src/ops/define.js';
 import * as ops from '../src/ops/index.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -26,14 +26,6 @@ function fnv1a(text: string): number {
   return hash | 0;
 }
 const signatureHash = fnv1a(JSON.stringify(declarations));
-
-/** Axes in the order of their first appearance; attributes that are axes are left out (they are fields already). */
-function axesOf({ inputs, outputs, attrs }: OpDeclaration): string[] {
-  const all = [...Object.values(inputs), ...Object.values(outputs)].flatMap((operand) =>
-    operand.axes.flatMap((axis) => axis.split('*')),
-  );
-  return [...new Set(all)].filter((axis) => axis !== '2' && !(axis in attrs));
-}
 
 /** C++ expression that gives an axis from the decoded operands. */
 function axisExpression(declaration: OpDeclaration, axis: string, known: Set<string>): string | undefined {

@@ -11,6 +11,7 @@
 
 #include "../error.h"
 #include "../ops.gen.h"
+#include "isa.h"
 #include "matmul.h"
 #include "split.h"
 
@@ -155,7 +156,9 @@ struct Experts {
     Scratch* scratches = context.workspace.take<Scratch>(threads);
     for (int i = 0; i < threads; ++i) scratches[i] = take_scratch();
     std::atomic<int> next{0};
+    const Isa isa = active_isa();
     Pool::instance().run(threads, threads, [&](int chunk) {
+      const IsaScope level(isa);
       for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
         run(groups.tasks[static_cast<size_t>(i)], scratches[chunk]);
     });

@@ -18,6 +18,14 @@ constexpr size_t kMaxBytes = size_t{1} << 46;
 
 size_t round_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
+void size_panels(PackedPart& part, int64_t k) {
+  const size_t scales = kPanel * (part.wide_scales ? 4 : 2) * (part.has_min ? 2 : 1);
+  const size_t integers = static_cast<size_t>(kPanel * part.group) / (part.layout == Layout::int4 ? 2 : 1);
+  part.record_bytes = scales + integers;
+  part.panel_bytes = part.record_bytes * static_cast<size_t>(k / part.group);
+  part.bytes = part.panel_bytes * static_cast<size_t>((part.n + kPanel - 1) / kPanel);
+}
+
 PackedPart plan_part(const PartShape& shape, int64_t k, bool keep_stored) {
   const DTypeInfo info = dtype_info(shape.dtype);
   const QuantTraits traits = quant_traits(shape.dtype);
@@ -44,12 +52,25 @@ PackedPart plan_part(const PartShape& shape, int64_t k, bool keep_stored) {
     part.panel_bytes = part.row_bytes * kPanel;
     part.bytes = part.row_bytes * static_cast<size_t>(shape.n);
   } else {
-    const size_t scales = kPanel * (traits.wide_scales ? 4 : 2) * (traits.has_min ? 2 : 1);
-    const size_t integers = static_cast<size_t>(kPanel * traits.group) / (traits.is_int4 ? 2 : 1);
-    part.record_bytes = scales + integers;
-    part.panel_bytes = part.record_bytes * static_cast<size_t>(k / traits.group);
-    part.bytes = part.panel_bytes * static_cast<size_t>((shape.n + kPanel - 1) / kPanel);
+    size_panels(part, k);
   }
+  return part;
+}
+
+PackedPart values_part(const ValuesFormat& format, int64_t n, int64_t k) {
+  PackedPart part{};
+  // the block type that the kernels read alike
+  part.dtype = !format.is_int4       ? DType::q8_0
+               : !format.has_min     ? DType::q4_0
+               : !format.wide_scales ? DType::q4_1
+                                     : DType::q4_k;
+  part.layout = format.is_int4 ? Layout::int4 : Layout::int8;
+  part.wide_scales = format.wide_scales;
+  part.has_min = format.has_min;
+  part.group = kGroup;
+  part.n = n;
+  size_panels(part, k);
+  part.row_bytes = part.panel_bytes / kPanel;
   return part;
 }
 
@@ -126,35 +147,56 @@ void unpack_panel_row(const PackedPart& part, const std::byte* panel, int column
 
 }  // namespace
 
-PackPlan plan_pack(std::span<const PartShape> parts, int64_t k, const PackOptions& options) {
+namespace {
+
+PackPlan start_plan(int64_t experts, int64_t k) {
   if (k <= 0 || k > kMaxSide) throw Error(Code::invalid_argument, "weight k", "1 to 2^32", std::to_string(k));
-  if (options.experts <= 0 || options.experts > kMaxSide)
-    throw Error(Code::invalid_argument, "experts", "1 to 2^32", std::to_string(options.experts));
-  if (parts.empty()) throw Error(Code::invalid_argument, "weight parts", "at least one", "none");
+  if (experts <= 0 || experts > kMaxSide)
+    throw Error(Code::invalid_argument, "experts", "1 to 2^32", std::to_string(experts));
   PackPlan plan;
-  plan.experts = options.experts;
+  plan.experts = experts;
   plan.k = k;
-  for (const PartShape& shape : parts) {
-    PackedPart part = plan_part(shape, k, options.keep_stored);
-    // A side is below 2^32 and a row of k at most 16 GiB, so only the products with n and experts can
-    // overflow.
-    const double estimate = static_cast<double>(part.row_bytes) * 2 * static_cast<double>(part.n + kPanel) *
-                            static_cast<double>(options.experts);
-    if (estimate > static_cast<double>(kMaxBytes))
-      throw Error(Code::out_of_memory, "packed weight", "at most 2^46 bytes", std::to_string(estimate));
-    part.n0 = plan.n;
-    part.offset = plan.expert_bytes;
-    plan.n += part.n;
-    plan.expert_bytes = round_up(plan.expert_bytes + part.bytes);
-    if (plan.expert_bytes > kMaxBytes / static_cast<size_t>(options.experts))
-      throw Error(Code::out_of_memory, "packed weight", "at most 2^46 bytes", "more");
-    plan.parts.push_back(part);
-  }
+  return plan;
+}
+
+void add_part(PackPlan& plan, PackedPart part) {
+  // A side is below 2^32 and a row of k at most 16 GiB, so only the products with n and experts can
+  // overflow.
+  const double estimate = static_cast<double>(part.row_bytes) * 2 * static_cast<double>(part.n + kPanel) *
+                          static_cast<double>(plan.experts);
+  if (estimate > static_cast<double>(kMaxBytes))
+    throw Error(Code::out_of_memory, "packed weight", "at most 2^46 bytes", std::to_string(estimate));
+  part.n0 = plan.n;
+  part.offset = plan.expert_bytes;
+  plan.n += part.n;
+  plan.expert_bytes = round_up(plan.expert_bytes + part.bytes);
+  if (plan.expert_bytes > kMaxBytes / static_cast<size_t>(plan.experts))
+    throw Error(Code::out_of_memory, "packed weight", "at most 2^46 bytes", "more");
+  plan.parts.push_back(part);
+  plan.bytes = plan.expert_bytes * static_cast<size_t>(plan.experts);
+}
+
+}  // namespace
+
+PackPlan plan_pack(std::span<const PartShape> parts, int64_t k, const PackOptions& options) {
+  PackPlan plan = start_plan(options.experts, k);
+  if (parts.empty()) throw Error(Code::invalid_argument, "weight parts", "at least one", "none");
+  for (const PartShape& shape : parts) add_part(plan, plan_part(shape, k, options.keep_stored));
   // One part stored as in the file has no padding between experts: a mapped stack of experts is used in
   // place.
   if (plan.parts.size() == 1 && plan.parts[0].layout == Layout::stored)
     plan.expert_bytes = plan.parts[0].bytes;
   plan.bytes = plan.expert_bytes * static_cast<size_t>(options.experts);
+  return plan;
+}
+
+PackPlan plan_values(const ValuesFormat& format, int64_t experts, int64_t n, int64_t k) {
+  PackPlan plan = start_plan(experts, k);
+  if (n <= 0 || n > kMaxSide) throw Error(Code::invalid_argument, "weight n", "1 to 2^32", std::to_string(n));
+  if (k % kGroup != 0)
+    throw Error(Code::invalid_argument, "weight k", "a multiple of " + std::to_string(kGroup),
+                std::to_string(k));
+  add_part(plan, values_part(format, n, k));
   return plan;
 }
 
@@ -199,6 +241,14 @@ void pack_rows(PackedMatrix& matrix, int64_t expert, size_t part_index, int64_t 
     pack_panel_row(part, base + static_cast<size_t>(r / kPanel) * part.panel_bytes,
                    static_cast<int>(r % kPanel), plan.k, q.data(), scale.data(), min.data());
   }
+}
+
+void pack_values(PackedMatrix& matrix, int64_t expert, int64_t row, const int8_t* q, const float* scale,
+                 const float* min) {
+  const PackedPart& part = matrix.plan.parts.at(0);
+  std::byte* base = const_cast<std::byte*>(matrix.part(expert, part));
+  pack_panel_row(part, base + static_cast<size_t>(row / kPanel) * part.panel_bytes,
+                 static_cast<int>(row % kPanel), matrix.plan.k, q, scale, min);
 }
 
 PackedMatrix pack(std::span<const WeightView> parts, const PackOptions& options) {

@@ -100,6 +100,19 @@ struct WeightView {
 // plan + allocate + pack in one go, one expert.
 PackedMatrix pack(std::span<const WeightView> parts, const PackOptions& options = {});
 
+// Integers, scales and mins that come apart instead of as blocks of a file: value = scale q + min, or without
+// mins scale (q - 8) for int4, scale q for int8. int8 has neither mins nor wide scales.
+struct ValuesFormat {
+  bool is_int4, has_min, wide_scales;
+};
+
+// A plan of one part in groups of `kGroup`.
+PackPlan plan_values(const ValuesFormat& format, int64_t experts, int64_t n, int64_t k);
+
+// One row of such a part: q [k], scale and min [k / kGroup]. Scales must be f16 numbers unless wide.
+void pack_values(PackedMatrix& matrix, int64_t expert, int64_t row, const int8_t* q, const float* scale,
+                 const float* min);
+
 // out[k] = row `row` (counted over the stacked parts) of an expert in f32, whatever the layout: embedding
 // gather.
 void unpack_row(const PackedMatrix& matrix, int64_t expert, int64_t row, float* out);

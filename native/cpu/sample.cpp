@@ -91,7 +91,8 @@ constexpr int32_t kNoToken = -1;
 
 class Sampler {
  public:
-  Sampler(const Sample& a, const Step& step) : a_(a), step_(step), kernels_(kKernels.active()) {}
+  Sampler(const Sample& a, const Step& step, const SampleKernels& kernels)
+      : a_(a), step_(step), kernels_(kernels) {}
 
   int32_t choose(int64_t row) {
     const SampleOptions& options = step_.sampling[static_cast<size_t>(row)];
@@ -211,8 +212,9 @@ void sample(const Sample& a, Context& context) {
   if (static_cast<int64_t>(context.step.sampling.size()) != a.rows)
     throw Error(Code::invalid_argument, "sample: options", std::to_string(a.rows) + " rows",
                 std::to_string(context.step.sampling.size()));
+  const SampleKernels& kernels = kKernels.active();
   for_ranges(context, a.rows, 4 * a.vocab, [&](int64_t begin, int64_t end) {
-    Sampler sampler(a, context.step);
+    Sampler sampler(a, context.step, kernels);
     for (int64_t row = begin; row < end; ++row) *a.ids.i32(row) = sampler.choose(row);
   });
 }

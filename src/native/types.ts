@@ -189,6 +189,4 @@ export interface NativeAddon {
   /** The rows that the cache then holds. */
   appendKv(cache: KvCacheHandle, arrays: readonly unknown[], threads: number, control?: ControlHandle): Promise<number>;
   truncateKv(cache: KvCacheHandle, length: number): Promise<number>;
-  /** Levels of the CPU kernels that run here, rising. */
-  isaLevels(): string[];
 }

@@ -30,30 +30,49 @@ export type AxisExpr = Axis | `${Axis}*${Axis}` | `2*${Axis}`;
 
 export type OperandKind = 'f32' | 'i32' | 'matrix' | 'kv' | 'conv' | 'scan';
 
-export interface Operand<Optional extends boolean = boolean> {
+export interface Operand<Optional extends boolean = boolean, Kind extends OperandKind = OperandKind> {
   /** `matrix`: a weight of any dtype, packed by the backend; `kv`, `conv`, `scan`: a state. */
-  readonly kind: OperandKind;
+  readonly kind: Kind;
   readonly axes: readonly AxisExpr[];
   readonly optional: Optional;
 }
 
 const operand =
-  (kind: OperandKind) =>
-  (...axes: AxisExpr[]): Operand<false> => ({ kind, axes, optional: false });
+  <Kind extends OperandKind>(kind: Kind) =>
+  (...axes: AxisExpr[]): Operand<false, Kind> => ({ kind, axes, optional: false });
 
-export const f32: (...axes: AxisExpr[]) => Operand<false> = operand('f32');
-export const i32: (...axes: AxisExpr[]) => Operand<false> = operand('i32');
-export const matrix: (...axes: AxisExpr[]) => Operand<false> = operand('matrix');
-export const state = (kind: 'kv' | 'conv' | 'scan'): Operand<false> => ({ kind, axes: [], optional: false });
-export const optional = (inner: Operand): Operand<true> => ({ ...inner, optional: true });
+export const f32: (...axes: AxisExpr[]) => Operand<false, 'f32'> = operand('f32');
+export const i32: (...axes: AxisExpr[]) => Operand<false, 'i32'> = operand('i32');
+export const matrix: (...axes: AxisExpr[]) => Operand<false, 'matrix'> = operand('matrix');
+export const state = <Kind extends 'kv' | 'conv' | 'scan'>(kind: Kind): Operand<false, Kind> => ({
+  kind,
+  axes: [],
+  optional: false,
+});
+export const optional = <Kind extends OperandKind>(inner: Operand<boolean, Kind>): Operand<true, Kind> => ({
+  ...inner,
+  optional: true,
+});
 
 /** An attribute: a number, an integer (an axis name makes it known to the shape check), a flag, or one of some names. */
 export type AttrType = 'f32' | 'i32' | 'bool' | readonly string[];
 
-type AttrValue<T extends AttrType> = T extends readonly (infer Name)[] ? Name : T extends 'bool' ? boolean : number;
+export type AttrValue<T extends AttrType> = T extends readonly (infer Name)[]
+  ? Name
+  : T extends 'bool'
+    ? boolean
+    : number;
 
-type Operands = Record<string, Operand>;
-type Attrs = Record<string, AttrType>;
+export type Operands = Record<string, Operand>;
+export type Attrs = Record<string, AttrType>;
+
+/** Names of all axes of an op, attributes that are axes left out, in the order of their numbers in native code. */
+export function axesOf({ inputs, outputs, attrs }: OpDeclaration): string[] {
+  const all = [...Object.values(inputs), ...Object.values(outputs)].flatMap((operand) =>
+    operand.axes.flatMap((axis) => axis.split('*')),
+  );
+  return [...new Set(all)].filter((axis) => axis !== '2' && !(axis in attrs));
+}
 
 export type OpArgs<I extends Operands, A extends Attrs> = {
   [K in keyof I as I[K] extends Operand<true> ? never : K]: Tensor;
