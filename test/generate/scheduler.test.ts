@@ -199,7 +199,8 @@ describe.each(models)('$name', ({ path }) => {
     hostOf(tight).scheduler.audit();
   });
 
-  it('a few hundred requests, aborts and forks at random, in little room', { timeout: 120_000 }, async () => {
+  const events = path === tinyGguf ? 30 : 300;
+  it(`${events} requests, aborts and forks at random, in little room`, { timeout: 120_000 }, async () => {
     await using tight = await load(path, { ...options, context: 160, cacheTokens: 160, sequences: 5 });
     const random = randomNumbers(20261125);
     const integer = (below: number): number => Math.floor(Math.abs(random()) * below);
@@ -233,7 +234,7 @@ describe.each(models)('$name', ({ path }) => {
       }
       finished++;
     };
-    for (let event = 0; event < 150; event++) {
+    for (let event = 0; event < events; event++) {
       const controller = new AbortController();
       const work: Promise<void> = request(controller.signal)
         .catch((error) => {
@@ -247,7 +248,7 @@ describe.each(models)('$name', ({ path }) => {
       hostOf(tight).scheduler.audit();
     }
     await Promise.all(running);
-    expect(finished).toBeGreaterThan(80);
+    expect(finished).toBeGreaterThan(events / 2);
     expect(tight.stats).toMatchObject({ running: 0, waiting: 0 });
   });
 });
