@@ -123,27 +123,10 @@ __global__ void __launch_bounds__(kThreads, kTaps == 4 ? 4 : 2)
                          const __grid_constant__ PrefillSequences sequences) {
   const int64_t channel = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kWidth;
   if (channel >= args.channels) return;
-  const int missing = kTaps - args.kernel;  // taps that do not exist, the oldest ones
-  float weight[kTaps][kWidth], bias[kWidth] = {};
-#pragma unroll
-  for (int j = 0; j < kTaps; ++j) {
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i)
-      weight[j][i] = j >= missing ? args.weight[(channel + i) * args.kernel + j - missing] : 0.0f;
-  }
-  if (args.bias != nullptr) load_row(bias, args.bias + channel);
-
   const int64_t begin = int64_t{blockIdx.x} * kRun, end = min(begin + kRun, sequences.t);
-  const History<T> history{args, sequences, channel};
   const T* const x = static_cast<const T*>(args.x) + channel;
   T* const y = static_cast<T*>(args.y) + channel;
-  int seq = sequence_of(sequences, begin);
-  int64_t next = sequences.first[seq + 1];
-  float taps[kTaps][kWidth];  // the token's own input last
-#pragma unroll
-  for (int j = 0; j < kTaps - 1; ++j) history.load(taps[j + 1], seq, begin, kTaps - 1 - j);
-
-  // a batch ahead
+  // a batch ahead, the first before all else
   Raw<T, kWidth> raw[kBatch], ahead[kBatch];
   const auto load_batch = [&](Raw<T, kWidth>(&to)[kBatch], int64_t from) {
 #pragma unroll
@@ -151,6 +134,29 @@ __global__ void __launch_bounds__(kThreads, kTaps == 4 ? 4 : 2)
       if (from + k < end) to[k] = *reinterpret_cast<const Raw<T, kWidth>*>(x + (from + k) * args.x_stride);
   };
   load_batch(ahead, begin);
+
+  const int missing = kTaps - args.kernel;  // taps that do not exist, the oldest ones
+  float weight[kTaps][kWidth], bias[kWidth] = {};
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    const float* const from = args.weight + (channel + i) * args.kernel;
+    if (kTaps == 4 && kWidth > 1 && missing == 0) {
+      const float4 v = load4(from);
+      weight[0][i] = v.x, weight[1][i] = v.y, weight[2][i] = v.z, weight[3][i] = v.w;
+    } else {
+#pragma unroll
+      for (int j = 0; j < kTaps; ++j) weight[j][i] = j >= missing ? from[j - missing] : 0.0f;
+    }
+  }
+  if (args.bias != nullptr) load_row(bias, args.bias + channel);
+
+  const History<T> history{args, sequences, channel};
+  int seq = sequence_of(sequences, begin);
+  int64_t next = sequences.first[seq + 1];
+  float taps[kTaps][kWidth];  // the token's own input last
+#pragma unroll
+  for (int j = 0; j < kTaps - 1; ++j) history.load(taps[j + 1], seq, begin, kTaps - 1 - j);
+
   for (int64_t token = begin; token < end; token += kBatch) {
 #pragma unroll
     for (int k = 0; k < kBatch; ++k) raw[k] = ahead[k];
@@ -282,7 +288,8 @@ bool all_vectors(const CausalConv1dArgs& args) {
   const int width = args.dtype == DType::bf16 ? 8 : 4;
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   return args.channels % width == 0 && args.x_stride % width == 0 && args.y_stride % width == 0 &&
-         aligned(args.x) && aligned(args.y) && aligned(args.window) && aligned(args.bias);
+         aligned(args.x) && aligned(args.y) && aligned(args.window) && aligned(args.bias) &&
+         aligned(args.weight);
 }
 
 template <class T, int kTaps, int kWidth>

@@ -240,8 +240,8 @@ __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 
-// Arrives at the same barrier of block `rank` of the cluster. It orders this thread's reads of shared memory, which
-// is what frees a stage; a release at cluster scope would wait for all its global writes as well.
+// Arrives at the same barrier of block `rank` of the cluster. It orders this thread's reads of shared memory,
+// which is what frees a stage; a release at cluster scope would wait for all its global writes as well.
 __device__ __forceinline__ void mbarrier_arrive_remote(uint64_t* barrier, int rank) {
   asm volatile(
       "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
@@ -397,10 +397,16 @@ __device__ __forceinline__ float4 load_remote(uint32_t address) {
 
 // 16 bytes to a peer; `barrier`, the remote address of a barrier of the same peer, counts them.
 __device__ __forceinline__ void store_remote(uint32_t address, float4 v, uint32_t barrier) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                   address),
-               "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
-               : "memory");
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+          address),
+      "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
+      : "memory");
+}
+
+// `bytes` (a multiple of 16) into L2, asked for by one thread (sm_90; nothing before it).
+__device__ __forceinline__ void prefetch_l2_bulk(const void* global, int bytes) {
+  if constexpr (kSm90) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 }
 
 }  // namespace crosscurrent::cuda

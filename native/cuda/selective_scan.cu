@@ -36,10 +36,9 @@ struct Tile {
   static constexpr int kVectors = 2 * kRowVectors * kTokens;  // of a tile
   static_assert(kElements / 4 == kThreads, "each thread copies four channels of one token of each operand");
 
-  T raw[4][3][kTokens][kChannels];            // x, dt and z of four tiles; y takes the place of x
-  T raw_bc[2][kTokens][2][kScanStates];       // b and c as they come
-  float bc[2][kTokens][2][kScanStates];       // as f32
-  float gates[kThreads / 4][2][kScanSteps];   // softplus(dt), times x; a thread of four's own
+  T raw[4][3][kTokens][kChannels];   // x, dt and z of four tiles; y takes the place of x
+  T bc[2][kTokens][2][kScanStates];  // b and c as they come: as f32 they would cost twice the reads
+  float4 gates[kThreads / 4][4];     // a thread of four's own: softplus(dt) and that times x of two tokens
   float4 parts[2][kSplits][2][kChannels][4];  // last state and total decay of each stretch, of two rounds
   float4 carry[2][kChannels][4];              // state before the round
 };
@@ -97,7 +96,6 @@ __device__ __forceinline__ void store_outputs(Tile& tile, const Work& work, int 
   }
 }
 
-// b and c of a tile: a thread later converts what it has fetched itself, so that only one barrier is needed.
 template <class T, class Tile>
 __device__ __forceinline__ void fetch_bc(Tile& tile, const Work& work, int index) {
 #pragma unroll
@@ -107,7 +105,7 @@ __device__ __forceinline__ void fetch_bc(Tile& tile, const Work& work, int index
     const int token = i / (2 * Tile::kRowVectors), is_c = i / Tile::kRowVectors % 2;
     const int state = i % Tile::kRowVectors * Tile::kVector;
     const bool exists = index * Tile::kTokens + token < work.count;
-    T* const to = &tile.raw_bc[index & 1][token][is_c][state];
+    T* const to = &tile.bc[index & 1][token][is_c][state];
     const T* const from =
         row<T>(is_c ? work.args.c : work.args.b, work.first + int64_t{index} * Tile::kTokens + token,
                is_c ? work.args.c_stride : work.args.b_stride) +
@@ -118,19 +116,6 @@ __device__ __forceinline__ void fetch_bc(Tile& tile, const Work& work, int index
     } else {
       for (int j = 0; j < Tile::kVector; ++j) to[j] = j < left ? from[j] : from_float<T>(0.0f);
     }
-  }
-}
-
-template <class T, class Tile>
-__device__ __forceinline__ void convert_bc(Tile& tile, int index) {
-#pragma unroll
-  for (int i0 = 0; i0 < Tile::kVectors; i0 += Tile::kThreads) {
-    const int i = i0 + threadIdx.x;
-    if (i >= Tile::kVectors) break;
-    const T* const from = &tile.raw_bc[index & 1][0][0][0] + i * Tile::kVector;
-    float* const to = &tile.bc[index & 1][0][0][0] + i * Tile::kVector;
-#pragma unroll
-    for (int j = 0; j < Tile::kVector; j += 4) store4(to + j, load4(from + j));
   }
 }
 
@@ -186,7 +171,7 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
   }
   if (split == 0) tile.carry[0][column][quarter] = start;
   const float bias = exists ? args.dt_bias[channel] : 0.0f, d = exists ? args.d[channel] : 0.0f;
-  float(&gates)[2][kScanSteps] = tile.gates[threadIdx.x / 4];
+  float4(&gates)[4] = tile.gates[threadIdx.x / 4];
 
   const int tiles = (work.count + Tile::kTokens - 1) / Tile::kTokens;
   fetch_inputs<T>(tile, work, 0);
@@ -194,7 +179,6 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
   copy_async_commit();
   for (int index = 0; index < tiles; ++index) {
     copy_async_wait<0>();
-    convert_bc<T>(tile, index);
     __syncthreads();
     if (index > 0) store_outputs<T>(tile, work, index - 1);
     fetch_inputs<T>(tile, work, index + 1);
@@ -205,15 +189,16 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
     for (int round = 0; round < kScanRounds; ++round) {
       // a token's own work, a quarter of the tokens a thread
       const int begin = round * Tile::kRoundTokens + split * kScanSteps, own = begin + quarter * kOwnSteps;
-      float x[kOwnSteps];
+      float x[kOwnSteps], delta[kOwnSteps];
 #pragma unroll
       for (int i = 0; i < kOwnSteps; ++i) {
         x[i] = to_float(tile.raw[index & 3][0][own + i][column]);
-        const float delta = softplus(to_float(tile.raw[index & 3][1][own + i][column]) + bias);
-        const bool valid = index * Tile::kTokens + own + i < work.count;  // else the state stays
-        gates[0][quarter * kOwnSteps + i] = valid ? delta : 0.0f;
-        gates[1][quarter * kOwnSteps + i] = valid ? delta * x[i] : 0.0f;
+        delta[i] = softplus(to_float(tile.raw[index & 3][1][own + i][column]) + bias);
+        // a token that does not exist leaves the state alone
+        if (index * Tile::kTokens + own + i >= work.count) delta[i] = x[i] = 0;
       }
+      static_assert(kOwnSteps == 2);
+      gates[quarter] = {delta[0], delta[0] * x[0], delta[1], delta[1] * x[1]};
       __syncwarp();
 
       // first run, from zero
@@ -221,19 +206,16 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
       float decay[kScanSteps][4], input[kScanSteps][4], h[4] = {};
       float total = 0;
 #pragma unroll
-      for (int k0 = 0; k0 < kScanSteps; k0 += 4) {
-        const float4 deltas = load4(&gates[0][k0]), dxs = load4(&gates[1][k0]);
+      for (int k = 0; k < kScanSteps; ++k) {
+        const float4 pair = gates[k / 2];
+        const float delta_k = k % 2 == 0 ? pair.x : pair.z, dx = k % 2 == 0 ? pair.y : pair.w;
+        const float4 b = load4(&bc[begin + k][0][4 * quarter]);
+        total += delta_k;
 #pragma unroll
-        for (int k = k0; k < k0 + 4; ++k) {
-          const float4 b = load4(&bc[begin + k][0][4 * quarter]);
-          const float delta = (&deltas.x)[k - k0], dx = (&dxs.x)[k - k0];
-          total += delta;
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            decay[k][j] = exp2_fast(delta * a[j]);
-            input[k][j] = dx * (&b.x)[j];
-            h[j] = k == 0 ? input[k][j] : __fmaf_rn(decay[k][j], h[j], input[k][j]);
-          }
+        for (int j = 0; j < 4; ++j) {
+          decay[k][j] = exp2_fast(delta_k * a[j]);
+          input[k][j] = dx * (&b.x)[j];
+          h[j] = k == 0 ? input[k][j] : __fmaf_rn(decay[k][j], h[j], input[k][j]);
         }
       }
       float total_decay[4];
@@ -247,11 +229,22 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
       // the true state before this stretch, and after it
       static_assert(kScanRounds == 2, "the carry of round r is carry[r]");
       float4 state = tile.carry[round][column][quarter];
-      for (int before = 0; before < split; ++before) {
-        const float4 added = tile.parts[round][before][0][column][quarter];
-        const float4 kept = tile.parts[round][before][1][column][quarter];
+      constexpr int kBatch = kSplits <= 3 ? 2 : 3;  // loads in flight
+      for (int before = 0; before < split; before += kBatch) {
+        float4 added[kBatch], kept[kBatch];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) (&state.x)[j] = __fmaf_rn((&kept.x)[j], (&state.x)[j], (&added.x)[j]);
+        for (int i = 0; i < kBatch; ++i) {
+          if (before + i >= split) break;
+          added[i] = tile.parts[round][before + i][0][column][quarter];
+          kept[i] = tile.parts[round][before + i][1][column][quarter];
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          if (before + i >= split) break;
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            (&state.x)[j] = __fmaf_rn((&kept[i].x)[j], (&state.x)[j], (&added[i].x)[j]);
+        }
       }
       if (split == kSplits - 1) {
         float4 next;

@@ -8,8 +8,8 @@
 
 namespace crosscurrent::cuda {
 
-constexpr int kScanSteps = 8;  // tokens a thread holds in registers; the state moves on by these, counted
-                               // from the first token of the call, so no bit depends on the tile
+constexpr int kScanSteps = 8;    // tokens a thread holds in registers; the state moves on by these, counted
+                                 // from the first token of the call, so no bit depends on the tile
 constexpr int kScanRounds = 2;   // stretches of a thread in a tile of tokens
 constexpr int kScanStates = 16;  // most states of a channel; four threads hold four each
 

@@ -1,15 +1,15 @@
 // The tensor-core kernels of ssd: what a segment does to the state, the states before all segments, the
 // outputs.
 //
-// A block takes two heads of a group through a segment, chunk after chunk of 64 tokens; a warp holds 32 rows
-// of one head's state [64, states] in its accumulators all the way. With cs the running sum of Δ a in a chunk
-// and w_t = Δ_t exp(cs_end - cs_t):
+// A block takes two heads of a group through a segment, chunk after chunk of 64 tokens. A warp holds 16 rows
+// of one head's state [64, states] in its accumulators all the way, four warps a head (two with 32 rows: 250
+// registers, 8 warps an SM, 356 us instead of the time in docs/cuda.md for 80 heads and 8192 tokens).
+// With cs the running sum of Δ a in a chunk and w_t = Δ_t exp(cs_end - cs_t):
 //
-//   G = C Bᵀ                             16 tokens a warp, once for both heads
-//   M = (G ∘ exp(cs_i - cs_j) Δ_j) + d I, j <= i    through shared memory: every warp of the head needs all
-//   of it y = exp(cs_i) (C Sᵀ) + M x           S from the accumulators: as they lie they are a B operand S =
-//   exp(cs_end) S + (w x)ᵀ B         xᵀ loaded once for both products: an A operand of one, a B operand of
-//   the other
+//   G = C Bᵀ                                        16 tokens a warp
+//   M = (G ∘ exp(cs_i - cs_j) Δ_j) + d I, j <= i    through shared memory: every warp of the head needs it
+//   y = exp(cs_i) (C Sᵀ) + M x                      S from the accumulators: as they lie they are a B operand
+//   S = exp(cs_end) S + (w x)ᵀ B                    xᵀ is an A operand here and a B operand in the line above
 #pragma once
 
 #include "ptx.cuh"
@@ -19,7 +19,7 @@
 
 namespace crosscurrent::cuda {
 
-constexpr int kSsdThreads = 128;
+constexpr int kSsdThreads = 256;  // four warps a head
 
 // A segment of a sequence, the same for all threads of a block.
 struct SsdSegment {
@@ -61,6 +61,13 @@ __device__ __forceinline__ SsdSegment find_segment(const PrefillSequences& seque
   return {-1, 0, 0, 0, false};
 }
 
+// The same number, as far as the compiler knows not the one of the last chunk: else it computes all addresses
+// of a chunk before the first and then has no registers for them.
+__device__ __forceinline__ int fresh(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // 16-byte parts of a row of kParts of them, placed so that eight rows of one column lie in different banks.
 template <int kParts>
 __device__ __forceinline__ int swizzled(int row, int part) {
@@ -77,6 +84,7 @@ struct SsdShared {
   float delta[2][2][kSsdChunk];                                    // [stage][head]
   float sum[2][2][kSsdChunk];                                      // cs, times log2(e)
   float weight[2][2][kSsdChunk];                                   // w
+  SsdSegment segment;  // of the block: here, since it would cost registers
 };
 
 template <int kStates, bool kOutputs>
@@ -85,28 +93,32 @@ struct SsdBlock {
   static constexpr int kParts = Shared::kParts;
   const SsdArgs& args;
   Shared& shared;
-  SsdSegment segment;
-  int head0, heads, group;         // heads: 1 or 2
-  int warp, lane, own_head, row0;  // of this warp: which of the two heads, first row of its state
+  const SsdSegment& segment;  // in shared memory
+  int head0, heads, group;    // heads: 1 or 2
+  int lane, own_head, row0;   // of this warp: which of the two heads, first row of its state
+  int tile;                   // of 16 tokens, for M
 
   __device__ int valid(int chunk) const { return min(kSsdChunk, segment.tokens - chunk * kSsdChunk); }
 
   // Rows a thread copies are a multiple of 8 apart: their parts lie at the same place of a row.
   __device__ void fetch_x(int chunk) const {
-    const int part = threadIdx.x % 8, head = threadIdx.x / 8 % 2, token = threadIdx.x / 16;
+    constexpr int kRows = kSsdThreads / 16;
+    const int thread = fresh(threadIdx.x);
+    const int part = thread % 8, head = thread / 8 % 2, token = thread / 16;
     const int left = valid(chunk) - token;
     const bf16* from = static_cast<const bf16*>(args.x) +
                        (segment.first + chunk * kSsdChunk + token) * args.x_stride +
                        (head0 + (head < heads ? head : 0)) * 64 + part * 8;
     bf16* const to = &shared.x[chunk & 1][head][swizzled<8>(token, part)];
 #pragma unroll
-    for (int i = 0; i < kSsdChunk / 8; ++i)
-      copy_async_16(to + i * 8 * 64, from + i * 8 * args.x_stride, 8 * i < left ? 16 : 0);
+    for (int i = 0; i < kSsdChunk / kRows; ++i)
+      copy_async_16(to + i * kRows * 64, from + i * kRows * args.x_stride, kRows * i < left ? 16 : 0);
   }
 
   __device__ void fetch_states(bf16* tile, const void* rows, int64_t stride, int chunk) const {
     constexpr int kRows = kSsdThreads / kParts;
-    const int part = threadIdx.x % kParts, token = threadIdx.x / kParts;
+    const int thread = fresh(threadIdx.x);
+    const int part = thread % kParts, token = thread / kParts;
     const int left = valid(chunk) - token;
     const bf16* from = static_cast<const bf16*>(rows) + (segment.first + chunk * kSsdChunk + token) * stride +
                        group * kStates + part * 8;
@@ -122,7 +134,7 @@ struct SsdBlock {
 
   // dt of this lane's two tokens of its warp's head.
   __device__ void load_dt(int chunk, float (&dt)[2]) const {
-    const int token = 2 * lane;
+    const int token = 2 * fresh(lane);
     const bf16* from = static_cast<const bf16*>(args.dt) +
                        (segment.first + chunk * kSsdChunk + token) * args.dt_stride + head0 + own_head;
 #pragma unroll
@@ -131,9 +143,10 @@ struct SsdBlock {
           own_head < heads && token + i < valid(chunk) ? __bfloat162float(from[i * args.dt_stride]) : 0.0f;
   }
 
-  // Both warps of a head compute all 64 tokens; one of them writes. Tokens that do not exist leave the state
-  // alone.
-  __device__ float write_gates(int chunk, const float (&dt)[2], float dt_bias, float rate) const {
+  // The four warps of a head compute all 64 tokens; one of them writes. Tokens that do not exist leave the
+  // state alone.
+  __device__ float write_gates(int chunk, const float (&dt)[2], int head) const {
+    const float dt_bias = args.dt_bias[head], rate = args.a[head] * kLog2E;
     float delta[2], sum[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -165,99 +178,93 @@ struct SsdBlock {
   }
 };
 
-// Registers of a warp's 32 rows: [16 rows][8 states][fragment].
+// Registers of a warp's 16 rows: [8 states][fragment].
 template <int kStates>
-using SsdState = float[2][kStates / 8][4];
+using SsdState = float[kStates / 8][4];
 
 // body(state at row, column and the next column, index of the first element in [64, states])
 template <int kStates, class Body>
 __device__ __forceinline__ void each_state_pair(SsdState<kStates>& s, int row0, int lane, Body body) {
 #pragma unroll
-  for (int m = 0; m < 2; ++m) {
+  for (int n = 0; n < kStates / 8; ++n) {
 #pragma unroll
-    for (int n = 0; n < kStates / 8; ++n) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        body(s[m][n][2 * half], s[m][n][2 * half + 1],
-             (row0 + 16 * m + 8 * half + lane / 4) * kStates + 8 * n + 2 * (lane % 4));
-    }
+    for (int half = 0; half < 2; ++half)
+      body(s[n][2 * half], s[n][2 * half + 1],
+           (row0 + 8 * half + lane / 4) * kStates + 8 * n + 2 * (lane % 4));
   }
 }
 
-// M of 16 tokens for both heads into shared memory.
+// M of 16 tokens of the warp's head into shared memory.
 template <int kStates>
-__device__ __forceinline__ void write_masked(const SsdBlock<kStates, true>& block, int chunk,
-                                             const float (&d)[2]) {
+__device__ __forceinline__ void write_masked(const SsdBlock<kStates, true>& block, int chunk, float d) {
   constexpr int kParts = kStates / 8;
   auto& shared = block.shared;
-  const int lane = block.lane, warp = block.warp, stage = chunk & 1;
+  const int lane = fresh(block.lane), tile = block.tile, stage = chunk & 1, head = block.own_head;
   const bf16* const c = shared.c;
   const bf16* const b = shared.b[stage];
-  float g[8][4] = {};
+  const int row = 16 * tile + lane / 4, column = 2 * (lane % 4);
+  const float* const sum = shared.sum[stage][head];
+  const float* const delta = shared.delta[stage][head];
+  const float here[2] = {sum[row], sum[row + 8]};
+  // 32 columns at a time: registers
 #pragma unroll
-  for (int k = 0; k < kStates / 16; ++k) {
-    uint32_t a[4];
-    load_matrix_x4(a, c + swizzled<kParts>(16 * warp + lane % 16, 2 * k + lane / 16));
+  for (int j0 = 0; j0 < 4; j0 += 2) {
+    if (j0 > tile) break;
+    float g[4][4] = {};
+#pragma unroll
+    for (int k = 0; k < kStates / 16; ++k) {
+      uint32_t a[4];
+      load_matrix_x4(a, c + swizzled<kParts>(16 * tile + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        if (j0 + j > tile) continue;
+        uint32_t r[4];
+        load_matrix_x4(r,
+                       b + swizzled<kParts>(16 * (j0 + j) + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+        mma_bf16(g[2 * j], a, r[0], r[1]);
+        mma_bf16(g[2 * j + 1], a, r[2], r[3]);
+      }
+    }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      if (j > warp) continue;
-      uint32_t r[4];
-      load_matrix_x4(r, b + swizzled<kParts>(16 * j + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
-      mma_bf16(g[2 * j], a, r[0], r[1]);
-      mma_bf16(g[2 * j + 1], a, r[2], r[3]);
-    }
-  }
-  const int row = 16 * warp + lane / 4, column = 2 * (lane % 4);
-#pragma unroll
-  for (int head = 0; head < 2; ++head) {
-    const float* const sum = shared.sum[stage][head];
-    const float* const delta = shared.delta[stage][head];
-    const float here[2] = {sum[row], sum[row + 8]};
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      if (j / 2 > warp) continue;
-      const float2 there = *reinterpret_cast<const float2*>(sum + 8 * j + column);
-      const float2 scale = *reinterpret_cast<const float2*>(delta + 8 * j + column);
+      const int first = 16 * j0 + 8 * j + column;
+      if (j0 + j / 2 > tile) continue;
+      const float2 there = *reinterpret_cast<const float2*>(sum + first);
+      const float2 scale = *reinterpret_cast<const float2*>(delta + first);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int behind = row + 8 * half - (8 * j + column);  // how many tokens back the first column is
+        const int behind = row + 8 * half - first;  // how many tokens back the first column is
         float low = g[j][2 * half] * exp2_fast(here[half] - there.x) * scale.x;
         float high = g[j][2 * half + 1] * exp2_fast(here[half] - there.y) * scale.y;
-        low = behind > 0 ? low : behind == 0 ? low + d[head] : 0.0f;
-        high = behind > 1 ? high : behind == 1 ? high + d[head] : 0.0f;
-        *reinterpret_cast<uint32_t*>(&shared.m[head][swizzled<8>(row + 8 * half, j) + column]) =
-            pack_bf16(low, high);
+        low = behind > 0 ? low : behind == 0 ? low + d : 0.0f;
+        high = behind > 1 ? high : behind == 1 ? high + d : 0.0f;
+        bf16* const to = &shared.m[head][swizzled<8>(row + 8 * half, 2 * j0 + j) + column];
+        *reinterpret_cast<uint32_t*>(to) = pack_bf16(low, high);
       }
     }
   }
 }
 
-// y of 64 tokens and the warp's 32 rows: [16 tokens][8 rows][fragment].
-using SsdOutputs = float[4][4][4];
+// y of 64 tokens and the warp's 16 rows: [16 tokens][8 rows][fragment].
+using SsdOutputs = float[4][2][4];
 
 // y = exp(cs) C Sᵀ
 template <int kStates>
 __device__ __forceinline__ void from_state(const SsdBlock<kStates, true>& block, int chunk,
                                            const SsdState<kStates>& s, SsdOutputs& y) {
   constexpr int kParts = kStates / 8;
-  const int lane = block.lane;
+  const int lane = fresh(block.lane);
 #pragma unroll
   for (int k = 0; k < kStates / 16; ++k) {
-    uint32_t b[4][2];
-#pragma unroll
-    for (int p = 0; p < 4; ++p) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const auto& from = s[p / 2][2 * k + half];
-        b[p][half] = pack_bf16(from[p % 2 * 2], from[p % 2 * 2 + 1]);
-      }
-    }
+    const auto &low = s[2 * k], &high = s[2 * k + 1];
+    const uint32_t b[2][2] = {{pack_bf16(low[0], low[1]), pack_bf16(high[0], high[1])},
+                              {pack_bf16(low[2], low[3]), pack_bf16(high[2], high[3])}};
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
       uint32_t a[4];
       load_matrix_x4(a, block.shared.c + swizzled<kParts>(16 * m + lane % 16, 2 * k + lane / 16));
 #pragma unroll
-      for (int p = 0; p < 4; ++p) mma_bf16(y[m][p], a, b[p][0], b[p][1]);
+      for (int p = 0; p < 2; ++p) mma_bf16(y[m][p], a, b[p][0], b[p][1]);
     }
   }
   const float* const sum = block.shared.sum[chunk & 1][block.own_head];
@@ -265,7 +272,7 @@ __device__ __forceinline__ void from_state(const SsdBlock<kStates, true>& block,
   for (int m = 0; m < 4; ++m) {
     const float upper = exp2_fast(sum[16 * m + lane / 4]), lower = exp2_fast(sum[16 * m + 8 + lane / 4]);
 #pragma unroll
-    for (int p = 0; p < 4; ++p)
+    for (int p = 0; p < 2; ++p)
       y[m][p][0] *= upper, y[m][p][1] *= upper, y[m][p][2] *= lower, y[m][p][3] *= lower;
   }
 }
@@ -276,47 +283,35 @@ __device__ __forceinline__ void apply_tokens(const SsdBlock<kStates, kOutputs>& 
                                              SsdState<kStates>& s, SsdOutputs& y) {
   constexpr int kParts = kStates / 8;
   auto& shared = block.shared;
-  const int lane = block.lane, stage = chunk & 1;
+  const int lane = fresh(block.lane), stage = chunk & 1;
   const bf16* const x = shared.x[stage][block.own_head];
   const bf16* const b = shared.b[stage];
   const float* const weight = shared.weight[stage][block.own_head];
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    uint32_t xt[2][4];
-#pragma unroll
-    for (int m = 0; m < 2; ++m)
-      load_matrix_transposed_x4(
-          xt[m], x + swizzled<8>(16 * k + lane / 16 * 8 + lane % 8, block.row0 / 8 + 2 * m + lane / 8 % 2));
+    uint32_t xt[4];
+    load_matrix_transposed_x4(
+        xt, x + swizzled<8>(16 * k + lane / 16 * 8 + lane % 8, block.row0 / 8 + lane / 8 % 2));
     if constexpr (kOutputs) {
 #pragma unroll
       for (int m = k; m < 4; ++m) {
         uint32_t a[4];
         load_matrix_x4(a, shared.m[block.own_head] + swizzled<8>(16 * m + lane % 16, 2 * k + lane / 16));
 #pragma unroll
-        for (int p = 0; p < 4; ++p) mma_bf16(y[m][p], a, xt[p / 2][p % 2], xt[p / 2][p % 2 + 2]);
+        for (int p = 0; p < 2; ++p) mma_bf16(y[m][p], a, xt[p], xt[p + 2]);
       }
     }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 w = *reinterpret_cast<const float2*>(weight + 16 * k + 8 * half + 2 * (lane % 4));
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          uint32_t& pair = xt[m][2 * half + i];
-          pair = pack_bf16(__uint_as_float(pair << 16) * w.x, __uint_as_float(pair & 0xFFFF0000u) * w.y);
-        }
-      }
+    for (int i = 0; i < 4; ++i) {
+      const float2 w = *reinterpret_cast<const float2*>(weight + 16 * k + i / 2 * 8 + 2 * (lane % 4));
+      xt[i] = pack_bf16(__uint_as_float(xt[i] << 16) * w.x, __uint_as_float(xt[i] & 0xFFFF0000u) * w.y);
     }
 #pragma unroll
     for (int n = 0; n < kStates / 16; ++n) {
       uint32_t r[4];
       load_matrix_transposed_x4(r, b + swizzled<kParts>(16 * k + lane % 16, 2 * n + lane / 16));
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        mma_bf16(s[m][2 * n], xt[m], r[0], r[1]);
-        mma_bf16(s[m][2 * n + 1], xt[m], r[2], r[3]);
-      }
+      mma_bf16(s[2 * n], xt, r[0], r[1]);
+      mma_bf16(s[2 * n + 1], xt, r[2], r[3]);
     }
   }
 }
@@ -325,30 +320,32 @@ __device__ __forceinline__ void apply_tokens(const SsdBlock<kStates, kOutputs>& 
 template <int kStates>
 __device__ __forceinline__ void write_outputs(const SsdBlock<kStates, true>& block, int chunk,
                                               const SsdOutputs& y) {
-  const int lane = block.lane;
+  const int lane = fresh(block.lane);
   bf16* const tile = block.shared.x[chunk & 1][block.own_head];
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
 #pragma unroll
-    for (int p = 0; p < 4; ++p) {
+    for (int p = 0; p < 2; ++p) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
-        *reinterpret_cast<uint32_t*>(tile + swizzled<8>(16 * m + 8 * half + lane / 4, block.row0 / 8 + p) +
-                                     2 * (lane % 4)) = pack_bf16(y[m][p][2 * half], y[m][p][2 * half + 1]);
+      for (int half = 0; half < 2; ++half) {
+        const int at = swizzled<8>(16 * m + 8 * half + lane / 4, block.row0 / 8 + p) + 2 * (lane % 4);
+        *reinterpret_cast<uint32_t*>(tile + at) = pack_bf16(y[m][p][2 * half], y[m][p][2 * half + 1]);
+      }
     }
   }
   __syncwarp();
   if (block.own_head >= block.heads) return;
-  const int token0 = lane / 4, part = block.row0 / 8 + lane % 4;
-  bf16* to = static_cast<bf16*>(block.args.y) +
-             int64_t{block.segment.first + chunk * kSsdChunk + token0} * block.args.y_stride +
-             (block.head0 + block.own_head) * 64 + 8 * part;
+  const int token0 = lane / 2, part = block.row0 / 8 + lane % 2;
+  const int left = block.valid(chunk) - token0;
+  const bf16* const from = tile + swizzled<8>(token0, part);
+  bf16* const to = static_cast<bf16*>(block.args.y) +
+                   int64_t{block.segment.first + chunk * kSsdChunk + token0} * block.args.y_stride +
+                   (block.head0 + block.own_head) * 64 + 8 * part;
 #pragma unroll
-  for (int i = 0; i < kSsdChunk / 8; ++i) {
-    const int token = token0 + 8 * i;
-    if (token < block.valid(chunk))
-      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(tile + swizzled<8>(token, part));
-    to += 8 * block.args.y_stride;
+  for (int i = 0; i < kSsdChunk / 16; ++i) {
+    if (16 * i < left)
+      *reinterpret_cast<uint4*>(to + 16 * i * block.args.y_stride) =
+          *reinterpret_cast<const uint4*>(from + 16 * i * 64);
   }
 }
 
@@ -361,27 +358,30 @@ __global__ void __launch_bounds__(kSsdThreads, 2)
                      float* decays) {
   extern __shared__ __align__(128) unsigned char raw_shared[];
   auto& shared = *reinterpret_cast<SsdShared<kStates, kOutputs>*>(raw_shared);
-  const SsdSegment segment = find_segment(args.sequences, first_unit + blockIdx.y);
-  if (segment.seq < 0 || (!kOutputs && segment.tokens < kSsdSegment)) return;
+  const SsdSegment found = find_segment(args.sequences, first_unit + blockIdx.y);
+  if (found.seq < 0 || (!kOutputs && found.tokens < kSsdSegment)) return;
+  if (threadIdx.x == 0) shared.segment = found;
+  __syncthreads();
+  const SsdSegment& segment = shared.segment;
   const int per_group = static_cast<int>(args.heads / args.groups),
             pair = static_cast<int>(blockIdx.x) % pairs;
   SsdBlock<kStates, kOutputs> block{args, shared, segment};
   block.group = static_cast<int>(blockIdx.x) / pairs;
   block.head0 = block.group * per_group + 2 * pair;
   block.heads = min(2, per_group - 2 * pair);
-  block.warp = threadIdx.x / 32, block.lane = threadIdx.x % 32;
-  block.own_head = block.warp / 2, block.row0 = block.warp % 2 * 32;
+  // a processor partition has warps w and w + 4: one with much of M and one with little
+  const int warp = threadIdx.x / 32;
+  block.lane = threadIdx.x % 32;
+  block.own_head = warp / 4, block.row0 = warp % 4 * 16, block.tile = warp < 4 ? warp : 7 - warp;
   const bool exists = block.own_head < block.heads;
   const int head = block.head0 + (exists ? block.own_head : 0);
-  const float dt_bias = args.dt_bias[head], rate = args.a[head] * kLog2E;
-  [[maybe_unused]] const float d[2] = {args.d[block.head0], args.d[block.head0 + block.heads - 1]};
 
   const int64_t elements = int64_t{64} * kStates;
-  float* const at = states + (blockIdx.y * args.heads + head) * elements;
+  const auto state_at = [&] { return states + (blockIdx.y * args.heads + head) * elements; };
   SsdState<kStates> s;
   each_state_pair<kStates>(s, block.row0, block.lane, [&](float& low, float& high, int index) {
     float2 v{};
-    if constexpr (kOutputs) v = *reinterpret_cast<const float2*>(at + index);
+    if constexpr (kOutputs) v = *reinterpret_cast<const float2*>(state_at() + index);
     low = v.x, high = v.y;
   });
 
@@ -392,7 +392,7 @@ __global__ void __launch_bounds__(kSsdThreads, 2)
   block.fetch_b(0);
   if constexpr (kOutputs) block.fetch_c(0);
   copy_async_commit();
-  float end = block.write_gates(0, dt, dt_bias, rate);
+  float end = block.write_gates(0, dt, head);
   for (int chunk = 0; chunk < chunks; ++chunk) {
     copy_async_wait<0>();
     __syncthreads();
@@ -404,7 +404,7 @@ __global__ void __launch_bounds__(kSsdThreads, 2)
     }
     SsdOutputs y = {};
     if constexpr (kOutputs) {
-      write_masked<kStates>(block, chunk, d);
+      write_masked<kStates>(block, chunk, args.d[fresh(head)]);
       from_state<kStates>(block, chunk, s, y);
       __syncthreads();  // M is whole, C is free
       if (more) block.fetch_c(chunk + 1);
@@ -416,7 +416,7 @@ __global__ void __launch_bounds__(kSsdThreads, 2)
     apply_tokens<kStates, kOutputs>(block, chunk, s, y);
     if constexpr (kOutputs) write_outputs<kStates>(block, chunk, y);
     total += end;
-    if (more) end = block.write_gates(chunk + 1, dt, dt_bias, rate);
+    if (more) end = block.write_gates(chunk + 1, dt, fresh(head));
   }
 
   if (!exists) return;
@@ -429,7 +429,7 @@ __global__ void __launch_bounds__(kSsdThreads, 2)
     });
   } else {
     each_state_pair<kStates>(s, block.row0, block.lane, [&](float& low, float& high, int index) {
-      *reinterpret_cast<float2*>(at + index) = {low, high};
+      *reinterpret_cast<float2*>(state_at() + index) = {low, high};
     });
     if (block.row0 == 0 && block.lane == 0) decays[blockIdx.y * args.heads + head] = exp2_fast(total);
   }
