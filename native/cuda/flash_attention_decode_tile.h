@@ -1,0 +1,56 @@
+// How decode attention is cut. Keys are cut at absolute positions, whatever the batch: a row's bits then
+// depend on its own sequence alone. Only how much is in flight depends on the device.
+#pragma once
+
+#include <cstdint>
+
+#include "arch.h"
+
+namespace crosscurrent::cuda {
+
+constexpr int kDecodeSplit = 256;    // keys of one partial result
+constexpr int kDecodeTile = 16;      // keys a warp takes at a time; a page is a multiple of it
+constexpr int kDecodeWarps = 4;      // tile i of a split belongs to warp i % kDecodeWarps
+constexpr int kDecodeRows = 16;      // queries (nodes x heads of a kv head) of a block
+constexpr int kDecodeMaxNodes = 64;  // of a sequence
+constexpr int kDecodeMaxGroup = 64;  // query heads of a kv head
+
+constexpr bool decode_head_dim_is_known(int64_t head_dim) {
+  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+
+// Bytes of a row of keys in shared memory. Rows that are no power of two get one more vector, so that eight
+// rows meet eight different banks; the others are swizzled.
+constexpr int decode_row_bytes(int head_dim) { return head_dim == 96 ? 2 * 96 + 16 : 2 * head_dim; }
+
+struct FlashAttentionDecodeTile {
+  int stages;        // tiles of keys and values in flight a warp; 0: the device has too little shared memory
+  int blocks;        // of a multiprocessor
+  int shared_bytes;  // of a block
+
+  bool operator==(const FlashAttentionDecodeTile&) const = default;
+};
+
+constexpr int decode_shared_bytes(int head_dim, int stages) {
+  const int ring = kDecodeWarps * stages * 2 * kDecodeTile * decode_row_bytes(head_dim);
+  const int merge = kDecodeWarps * 8 * head_dim * 4;
+  const int slots = kDecodeWarps * stages * 32, stats = kDecodeWarps * kDecodeRows * 8;
+  return ring + merge + slots + stats;
+}
+
+// Two blocks a multiprocessor where they fit: one streams while the other merges its warps.
+constexpr FlashAttentionDecodeTile flash_attention_decode_tile(const Arch& arch, int64_t head_dim) {
+  const int dim = static_cast<int>(head_dim);
+  const int most = dim == 64 ? 6 : 3;
+  for (const int blocks : {2, 1}) {
+    for (const int stages : {most, 2}) {
+      const int bytes = decode_shared_bytes(dim, stages);
+      // a multiprocessor has 1 KiB more than its largest block, and each block costs 1 KiB
+      if (blocks * (bytes + 1024) <= arch.shared_bytes + 1024 && (stages == most || blocks == 1 || dim < 256))
+        return {stages, blocks, bytes};
+    }
+  }
+  return {0, 0, 0};
+}
+
+}  // namespace crosscurrent::cuda
