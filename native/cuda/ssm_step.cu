@@ -89,7 +89,7 @@ struct Rows {
 
 template <class T, int kRows, int kVectors>
 __global__ void __launch_bounds__(kStepThreads, 4)
-    ssd_step_kernel(const __grid_constant__ SsdStepArgs args, int resident, uint32_t* arrivals) {
+    ssd_step_kernel(const __grid_constant__ SsdStepArgs args, uint32_t* arrivals) {
   constexpr int kBlockRows = kRows * kGroups, kWidth = 32 * kVectors;
   extern __shared__ __align__(16) float shared[];
   __shared__ StepParents parents;
@@ -125,17 +125,6 @@ __global__ void __launch_bounds__(kStepThreads, 4)
     }
   };
   load_state(nodes.is_new);
-  // The state of a block that is to start when about this one ends: registers alone do not keep enough bytes
-  // under way.
-  if (threadIdx.x == 0 && whole && head_dim % kBlockRows == 0) {
-    const int64_t later = int64_t{blockIdx.y} * gridDim.x + blockIdx.x + resident;
-    const auto at = static_cast<int64_t>(later / gridDim.x), rest = later % gridDim.x;
-    if (at < gridDim.y)
-      prefetch_l2_bulk(
-          args.s + (args.sequences.slot[at] * args.heads * head_dim + rest * kBlockRows) * states,
-          kBlockRows * states * 4);
-  }
-
   // Everything that the nodes bring, as one list: b, c and x of the new ones, b and x of the accepted ones.
   // All loads of a thread are under way before the first is waited for; a loop each would wait as many times.
   const int heads = static_cast<int>(args.heads), groups = static_cast<int>(args.groups);
@@ -319,7 +308,7 @@ void run(const SsdStepArgs& args, Workspace workspace, cudaStream_t stream) {
           .block = dim3(kStepThreads),
           .shared_bytes = sizeof(float) * static_cast<size_t>(floats),
           .stream = stream},
-         args, 4 * current_arch().sms, static_cast<uint32_t*>(workspace.data));
+         args, static_cast<uint32_t*>(workspace.data));
 }
 
 template <class T, int kVectors>
