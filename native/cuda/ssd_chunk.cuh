@@ -79,12 +79,14 @@ struct SsdShared {
   static constexpr int kParts = kStates / 8;
   bf16 x[2][2][kSsdChunk * 64];  // [stage][head][token, row of the state]; y takes the place of x
   bf16 b[2][kSsdChunk * kStates];
-  bf16 c[kOutputs ? kSsdChunk * kStates : 8];
+  bf16 c[2][kOutputs ? kSsdChunk * kStates : 8];
   bf16 m[kOutputs ? 2 : 1][kOutputs ? kSsdChunk * kSsdChunk : 8];  // [head][token, token]
-  float delta[2][2][kSsdChunk];                                    // [stage][head]
-  float sum[2][2][kSsdChunk];                                      // cs, times log2(e)
-  float weight[2][2][kSsdChunk];                                   // w
-  SsdSegment segment;  // of the block: here, since it would cost registers
+  // of the whole segment, [head]
+  float delta[2][kSsdSegment];
+  float sum[2][kSsdSegment];              // cs, times log2(e)
+  float weight[2][kSsdSegment];           // w; without outputs to the end of the segment instead of the chunk
+  float end[2][kSsdSegment / kSsdChunk];  // the last cs of each chunk
+  SsdSegment segment;                     // of the block: here, since it would cost registers
 };
 
 template <int kStates, bool kOutputs>
@@ -130,51 +132,65 @@ struct SsdBlock {
   __device__ void fetch_b(int chunk) const {
     fetch_states(shared.b[chunk & 1], args.b, args.b_stride, chunk);
   }
-  __device__ void fetch_c(int chunk) const { fetch_states(shared.c, args.c, args.c_stride, chunk); }
-
-  // dt of this lane's two tokens of its warp's head.
-  __device__ void load_dt(int chunk, float (&dt)[2]) const {
-    const int token = 2 * fresh(lane);
-    const bf16* from = static_cast<const bf16*>(args.dt) +
-                       (segment.first + chunk * kSsdChunk + token) * args.dt_stride + head0 + own_head;
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      dt[i] =
-          own_head < heads && token + i < valid(chunk) ? __bfloat162float(from[i * args.dt_stride]) : 0.0f;
+  __device__ void fetch_c(int chunk) const {
+    fetch_states(shared.c[chunk & 1], args.c, args.c_stride, chunk);
   }
 
-  // The four warps of a head compute all 64 tokens; one of them writes. Tokens that do not exist leave the
-  // state alone.
-  __device__ float write_gates(int chunk, const float (&dt)[2], int head) const {
+  // Δ, cs and w of all tokens of the segment: a warp takes two chunks of one head, a lane two tokens of each.
+  // Tokens that do not exist leave the state alone. All threads call it; ends with a barrier.
+  __device__ void write_gates(int head, int warp) const {
+    constexpr int kChunks = kSsdSegment / kSsdChunk / 4;  // of a warp
     const float dt_bias = args.dt_bias[head], rate = args.a[head] * kLog2E;
-    float delta[2], sum[2];
+    float dt[kChunks][2], delta[kChunks][2], sum[kChunks][2], end[kChunks];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float v = softplus(dt[i] + dt_bias);
-      const float clamped = v < args.dt_min ? args.dt_min : v > args.dt_max ? args.dt_max : v;  // a NaN stays
-      delta[i] = 2 * lane + i < valid(chunk) ? clamped : 0.0f;
-      sum[i] = delta[i] * rate;
-    }
-    sum[1] += sum[0];
-    float before = sum[1];
+    for (int k = 0; k < kChunks; ++k) {
+      const int token = (warp % 4 * kChunks + k) * kSsdChunk + 2 * lane;
+      const bf16* const from =
+          static_cast<const bf16*>(args.dt) + int64_t{segment.first + token} * args.dt_stride + head;
 #pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const float other = __shfl_up_sync(0xFFFFFFFF, before, offset);
-      if (lane >= offset) before += other;
+      for (int i = 0; i < 2; ++i)
+        dt[k][i] = token + i < segment.tokens ? __bfloat162float(from[i * args.dt_stride]) : 0.0f;
     }
-    const float end = __shfl_sync(0xFFFFFFFF, before, 31);
-    before = __shfl_up_sync(0xFFFFFFFF, before, 1);
-    if (lane > 0) sum[0] += before, sum[1] += before;
-    if (row0 == 0) {
-      const int stage = chunk & 1;
+#pragma unroll
+    for (int k = 0; k < kChunks; ++k) {
+      const int chunk = warp % 4 * kChunks + k, token = chunk * kSsdChunk + 2 * lane;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        shared.delta[stage][own_head][2 * lane + i] = delta[i];
-        shared.sum[stage][own_head][2 * lane + i] = sum[i];
-        shared.weight[stage][own_head][2 * lane + i] = delta[i] * exp2_fast(end - sum[i]);
+        const float v = softplus(dt[k][i] + dt_bias);
+        const float clamped = v < args.dt_min   ? args.dt_min
+                              : v > args.dt_max ? args.dt_max
+                                                : v;  // a NaN stays
+        delta[k][i] = token + i < segment.tokens ? clamped : 0.0f;
+        sum[k][i] = delta[k][i] * rate;
       }
+      sum[k][1] += sum[k][0];
+      float before = sum[k][1];
+#pragma unroll
+      for (int offset = 1; offset < 32; offset *= 2) {
+        const float other = __shfl_up_sync(0xFFFFFFFF, before, offset);
+        if (lane >= offset) before += other;
+      }
+      end[k] = __shfl_sync(0xFFFFFFFF, before, 31);
+      before = __shfl_up_sync(0xFFFFFFFF, before, 1);
+      if (lane > 0) sum[k][0] += before, sum[k][1] += before;
+      *reinterpret_cast<float2*>(&shared.delta[own_head][token]) = {delta[k][0], delta[k][1]};
+      *reinterpret_cast<float2*>(&shared.sum[own_head][token]) = {sum[k][0], sum[k][1]};
+      if (lane == 0) shared.end[own_head][chunk] = end[k];
     }
-    return end;
+    if constexpr (!kOutputs) __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kChunks; ++k) {
+      const int chunk = warp % 4 * kChunks + k, token = chunk * kSsdChunk + 2 * lane;
+      float after = 0;
+      if constexpr (!kOutputs) {
+        for (int later = chunk + 1; later < kSsdSegment / kSsdChunk; ++later)
+          after += shared.end[own_head][later];
+      }
+      *reinterpret_cast<float2*>(&shared.weight[own_head][token]) = {
+          delta[k][0] * exp2_fast(end[k] - sum[k][0] + after),
+          delta[k][1] * exp2_fast(end[k] - sum[k][1] + after)};
+    }
+    __syncthreads();
   }
 };
 
@@ -194,53 +210,46 @@ __device__ __forceinline__ void each_state_pair(SsdState<kStates>& s, int row0, 
   }
 }
 
-// M of 16 tokens of the warp's head into shared memory.
-template <int kStates>
+// Tile kTile of 16 tokens of M, of the warp's head, into shared memory.
+template <int kTile, int kStates>
 __device__ __forceinline__ void write_masked(const SsdBlock<kStates, true>& block, int chunk, float d) {
   constexpr int kParts = kStates / 8;
   auto& shared = block.shared;
-  const int lane = fresh(block.lane), tile = block.tile, stage = chunk & 1, head = block.own_head;
-  const bf16* const c = shared.c;
+  const int lane = fresh(block.lane), stage = chunk & 1, head = block.own_head;
+  const bf16* const c = shared.c[stage];
   const bf16* const b = shared.b[stage];
-  const int row = 16 * tile + lane / 4, column = 2 * (lane % 4);
-  const float* const sum = shared.sum[stage][head];
-  const float* const delta = shared.delta[stage][head];
-  const float here[2] = {sum[row], sum[row + 8]};
-  // 32 columns at a time: registers
+  float g[2 * kTile + 2][4] = {};
 #pragma unroll
-  for (int j0 = 0; j0 < 4; j0 += 2) {
-    if (j0 > tile) break;
-    float g[4][4] = {};
+  for (int k = 0; k < kStates / 16; ++k) {
+    uint32_t a[4];
+    load_matrix_x4(a, c + swizzled<kParts>(16 * kTile + lane % 16, 2 * k + lane / 16));
 #pragma unroll
-    for (int k = 0; k < kStates / 16; ++k) {
-      uint32_t a[4];
-      load_matrix_x4(a, c + swizzled<kParts>(16 * tile + lane % 16, 2 * k + lane / 16));
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        if (j0 + j > tile) continue;
-        uint32_t r[4];
-        load_matrix_x4(r,
-                       b + swizzled<kParts>(16 * (j0 + j) + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
-        mma_bf16(g[2 * j], a, r[0], r[1]);
-        mma_bf16(g[2 * j + 1], a, r[2], r[3]);
-      }
+    for (int j = 0; j <= kTile; ++j) {
+      uint32_t r[4];
+      load_matrix_x4(r, b + swizzled<kParts>(16 * j + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+      mma_bf16(g[2 * j], a, r[0], r[1]);
+      mma_bf16(g[2 * j + 1], a, r[2], r[3]);
     }
+  }
+  const int row = 16 * kTile + lane / 4, column = 2 * (lane % 4);
+  const float* const sum = shared.sum[head] + chunk * kSsdChunk;
+  const float* const delta = shared.delta[head] + chunk * kSsdChunk;
+  const float here[2] = {sum[row], sum[row + 8]};
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int first = 16 * j0 + 8 * j + column;
-      if (j0 + j / 2 > tile) continue;
-      const float2 there = *reinterpret_cast<const float2*>(sum + first);
-      const float2 scale = *reinterpret_cast<const float2*>(delta + first);
+  for (int j = 0; j < 2 * kTile + 2; ++j) {
+    const float2 there = *reinterpret_cast<const float2*>(sum + 8 * j + column);
+    const float2 scale = *reinterpret_cast<const float2*>(delta + 8 * j + column);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int behind = row + 8 * half - first;  // how many tokens back the first column is
-        float low = g[j][2 * half] * exp2_fast(here[half] - there.x) * scale.x;
-        float high = g[j][2 * half + 1] * exp2_fast(here[half] - there.y) * scale.y;
+    for (int half = 0; half < 2; ++half) {
+      float low = g[j][2 * half] * exp2_fast(here[half] - there.x) * scale.x;
+      float high = g[j][2 * half + 1] * exp2_fast(here[half] - there.y) * scale.y;
+      if (j >= 2 * kTile) {                                    // else all columns are in the past
+        const int behind = row + 8 * half - (8 * j + column);  // how many tokens back the first column is
         low = behind > 0 ? low : behind == 0 ? low + d : 0.0f;
         high = behind > 1 ? high : behind == 1 ? high + d : 0.0f;
-        bf16* const to = &shared.m[head][swizzled<8>(row + 8 * half, 2 * j0 + j) + column];
-        *reinterpret_cast<uint32_t*>(to) = pack_bf16(low, high);
       }
+      bf16* const to = &shared.m[head][swizzled<8>(row + 8 * half, j) + column];
+      *reinterpret_cast<uint32_t*>(to) = pack_bf16(low, high);
     }
   }
 }
@@ -262,12 +271,12 @@ __device__ __forceinline__ void from_state(const SsdBlock<kStates, true>& block,
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
       uint32_t a[4];
-      load_matrix_x4(a, block.shared.c + swizzled<kParts>(16 * m + lane % 16, 2 * k + lane / 16));
+      load_matrix_x4(a, block.shared.c[chunk & 1] + swizzled<kParts>(16 * m + lane % 16, 2 * k + lane / 16));
 #pragma unroll
       for (int p = 0; p < 2; ++p) mma_bf16(y[m][p], a, b[p][0], b[p][1]);
     }
   }
-  const float* const sum = block.shared.sum[chunk & 1][block.own_head];
+  const float* const sum = block.shared.sum[block.own_head] + chunk * kSsdChunk;
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
     const float upper = exp2_fast(sum[16 * m + lane / 4]), lower = exp2_fast(sum[16 * m + 8 + lane / 4]);
@@ -286,7 +295,7 @@ __device__ __forceinline__ void apply_tokens(const SsdBlock<kStates, kOutputs>& 
   const int lane = fresh(block.lane), stage = chunk & 1;
   const bf16* const x = shared.x[stage][block.own_head];
   const bf16* const b = shared.b[stage];
-  const float* const weight = shared.weight[stage][block.own_head];
+  const float* const weight = shared.weight[block.own_head] + chunk * kSsdChunk;
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     uint32_t xt[4];
@@ -353,7 +362,7 @@ __device__ __forceinline__ void write_outputs(const SsdBlock<kStates, true>& blo
 // the whole segment; segments cut short have no successor and are skipped. With outputs: from the state
 // before the segment.
 template <int kStates, bool kOutputs>
-__global__ void __launch_bounds__(kSsdThreads, 2)
+__global__ void __launch_bounds__(kSsdThreads, kOutputs ? 1 : 2)
     ssd_chunk_kernel(const __grid_constant__ SsdArgs args, int64_t first_unit, int pairs, float* states,
                      float* decays) {
   extern __shared__ __align__(128) unsigned char raw_shared[];
@@ -386,37 +395,37 @@ __global__ void __launch_bounds__(kSsdThreads, 2)
   });
 
   const int chunks = (segment.tokens + kSsdChunk - 1) / kSsdChunk;
-  float dt[2], total = 0;
-  block.load_dt(0, dt);
-  block.fetch_x(0);
-  block.fetch_b(0);
-  if constexpr (kOutputs) block.fetch_c(0);
-  copy_async_commit();
-  float end = block.write_gates(0, dt, head);
+  const auto fetch = [&](int chunk) {
+    if (chunk < chunks) {
+      block.fetch_x(chunk);
+      block.fetch_b(chunk);
+      if constexpr (kOutputs) block.fetch_c(chunk);
+    }
+    copy_async_commit();
+  };
+  fetch(0);
+  block.write_gates(head, warp);
+  [[maybe_unused]] const float d = args.d[head];
   for (int chunk = 0; chunk < chunks; ++chunk) {
     copy_async_wait<0>();
     __syncthreads();
-    const bool more = chunk + 1 < chunks;
-    if (more) {
-      block.fetch_x(chunk + 1);
-      block.fetch_b(chunk + 1);
-      block.load_dt(chunk + 1, dt);
-    }
+    fetch(chunk + 1);
     SsdOutputs y = {};
     if constexpr (kOutputs) {
-      write_masked<kStates>(block, chunk, args.d[fresh(head)]);
+      switch (block.tile) {
+        case 0: write_masked<0, kStates>(block, chunk, d); break;
+        case 1: write_masked<1, kStates>(block, chunk, d); break;
+        case 2: write_masked<2, kStates>(block, chunk, d); break;
+        default: write_masked<3, kStates>(block, chunk, d); break;
+      }
       from_state<kStates>(block, chunk, s, y);
-      __syncthreads();  // M is whole, C is free
-      if (more) block.fetch_c(chunk + 1);
+      __syncthreads();  // M is whole
+      const float decay = exp2_fast(shared.end[block.own_head][chunk]);
+      each_state_pair<kStates>(s, block.row0, block.lane,
+                               [&](float& low, float& high, int) { low *= decay, high *= decay; });
     }
-    copy_async_commit();
-    const float decay = exp2_fast(end);
-    each_state_pair<kStates>(s, block.row0, block.lane,
-                             [&](float& low, float& high, int) { low *= decay, high *= decay; });
     apply_tokens<kStates, kOutputs>(block, chunk, s, y);
     if constexpr (kOutputs) write_outputs<kStates>(block, chunk, y);
-    total += end;
-    if (more) end = block.write_gates(chunk + 1, dt, fresh(head));
   }
 
   if (!exists) return;
@@ -431,7 +440,10 @@ __global__ void __launch_bounds__(kSsdThreads, 2)
     each_state_pair<kStates>(s, block.row0, block.lane, [&](float& low, float& high, int index) {
       *reinterpret_cast<float2*>(state_at() + index) = {low, high};
     });
-    if (block.row0 == 0 && block.lane == 0) decays[blockIdx.y * args.heads + head] = exp2_fast(total);
+    if (block.row0 != 0 || block.lane != 0) return;
+    float total = 0;
+    for (const float end : shared.end[block.own_head]) total += end;
+    decays[blockIdx.y * args.heads + head] = exp2_fast(total);
   }
 }
 
