@@ -309,7 +309,9 @@ void check_conv(Report& report, Rng& rng, const std::string& what, int64_t chann
 
 void check(Report& report) {
   Rng rng(kSeed);
-  const std::vector<std::vector<int>> lengths = {{1}, {7}, {8}, {9}, {31, 33, 0, 1, 127, 129}, {700}};
+  const std::vector<std::vector<int>> all_lengths = {{1}, {7}, {8}, {9}, {31, 33, 0, 1, 127, 129}, {700}};
+  const std::vector<std::vector<int>> few_lengths = {{9}, {50, 0, 1}};
+  const auto& lengths = report.small() ? few_lengths : all_lengths;
   int i = 0;
   for (const auto& counts : lengths) {
     const std::string n = std::to_string(i++);
@@ -319,8 +321,10 @@ void check(Report& report) {
     check_scan<bf16>(report, rng, "scan bf16 13x5 #" + n, 13, 5, 3, true, ragged);
     check_scan<float>(report, rng, "scan f32 1x1 #" + n, 1, 1, 0, true, ragged);
   }
-  check_scan<bf16>(report, rng, "scan bf16 1540x16", 1540, 16, 0, true, Ragged({65, 200}, {0, 1}));
-  check_scan_cuts(report, rng);
+  if (!report.small()) {
+    check_scan<bf16>(report, rng, "scan bf16 1540x16", 1540, 16, 0, true, Ragged({65, 200}, {0, 1}));
+    check_scan_cuts(report, rng);
+  }
   check_scan_errors(report, rng);
 
   for (const auto& counts : lengths) {
