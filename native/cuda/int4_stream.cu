@@ -2,9 +2,14 @@
 
 namespace crosscurrent::cuda {
 
-void int4_stream(const PackedMatmulArgs& args, const StreamTile& tile, cudaStream_t stream) {
-  args.shape.has_zero ? launch_stream<4, true>(args, tile, stream)
-                      : launch_stream<4, false>(args, tile, stream);
+void int4_stream(const PackedMatmulArgs& args, int tiles, cudaStream_t stream) {
+  const bool group32 = args.shape.group == 32;
+  if (args.shape.has_zero) {
+    return group32 ? dispatch_stream<4, true, true>(args, tiles, stream)
+                   : dispatch_stream<4, true, false>(args, tiles, stream);
+  }
+  group32 ? dispatch_stream<4, false, true>(args, tiles, stream)
+          : dispatch_stream<4, false, false>(args, tiles, stream);
 }
 
 }  // namespace crosscurrent::cuda

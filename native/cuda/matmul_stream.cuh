@@ -1,14 +1,19 @@
 // y[m, n] = x[m, k] W[n, k]^T (+ bias), W packed to 4 or 8 bits, few rows of x: the weights stream once past
 // the tensor cores. Bound by memory.
 //
-// A warp owns 64 rows of W (a panel) and a share of k. Each lane copies its own 16 bytes of a block (pack.h)
-// into its own slots of shared memory, `kDepth` blocks ahead, so no barrier stands between loads and use;
-// unpacks them to the A operand of mma, with x as B, and folds the scale into f32 sums after every group.
-// Shares of k are added at the end, through shared memory of the thread-block cluster, in one order. The
-// weights are asked for before the wait for the kernel before (programmatic dependent launch), x after it.
+// A block owns `kTiles` times 16 rows of W, its 8 warps take blocks of 64 columns in turn. A warp is on its
+// own until the end: it copies the weights and the x of a block into its slots of shared memory, `kDepth`
+// blocks ahead, each lane the 16 bytes of weights that it will read itself; unpacks them to the A operand of
+// mma, with x as B, and folds the scale into f32 sums after every group. Shares of k are added at the end, in
+// one order. The first weights are asked for before the wait for the kernel before (programmatic dependent
+// launch), and a block is small enough for the next kernel's to start beside it: memory does not rest between
+// kernels.
 //
 // The bits of a row of y depend on W and that row alone: columns of an mma never mix, and no split depends on
 // m.
+//
+// Tried and lost (H100, 4096 x 14336, m = 1 / 16, this design 1.00): shares of k over thread-block clusters,
+// with every x in shared memory, KLUSTER.
 #pragma once
 
 #include "launch.cuh"
@@ -26,243 +31,64 @@ struct StreamParameters {
   const int32_t* permutation;  // or null
   bf16* y;
   int64_t x_stride, y_stride, scales_offset, zeros_offset;
-  int m, n, k;                                    // n: of y
-  int panels, blocks, groups, group_blocks_log2;  // blocks that share a scale
-  int n_warps_log2, k_warps_log2, cluster_log2;
-  int received_offset, barrier_offset;
+  int m, n, k;                // n: of y
+  int tiles, blocks, groups;  // tiles of 16 rows
+  int group_blocks_log2;      // blocks that share a scale
   bool bf16_scales, gated;
 };
 
-template <int kBits, bool kZero, bool kGroup32, int kTokenTiles>
-__global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ StreamParameters p) {
-  constexpr int kPieces = kBits / 4;       // 16-byte loads of a lane and tile
-  constexpr int kTiles = kPanelRows / 16;  // mma tiles of a panel
-  constexpr int kDepth = kBits == 4 ? kStreamDepth4 : kStreamDepth8;
-  constexpr int kTokens = 8 * kTokenTiles;
-  constexpr int kSlabStride = kSlabColumns + 8;  // 16 bytes of padding: ldmatrix meets no bank twice
-  constexpr int kSlabBlocks = kSlabColumns / kBlockColumns;
-  extern __shared__ __align__(128) unsigned char shared[];
+template <int kBitsOf, bool kZeroOf, bool kGroup32Of, int kTilesOf, int kTokenTilesOf>
+struct StreamShape {
+  static constexpr int kBits = kBitsOf, kTiles = kTilesOf, kTokenTiles = kTokenTilesOf,
+                       kTokens = 8 * kTokenTiles;
+  static constexpr bool kZero = kZeroOf, kGroup32 = kGroup32Of;
+  static constexpr int kScaleSets = kGroup32 ? 2 : 1;  // of a block
+  static constexpr int kPieces = kBits / 4;            // 16-byte loads of a lane and tile
+  static constexpr int kRows = 16 * kTiles;
+  static constexpr int kWeightBytes = kTiles * kPieces * 512;
+  static constexpr int kXStride = kBlockColumns + 8;  // 144 bytes: ldmatrix meets no bank twice
+  static constexpr int kXBytes = kTokens * kXStride * 2;
+  static constexpr int kPanels = (kTiles + 2) / 4 + 1;  // that tiles can touch
+  static constexpr int kScaleBytes = kScaleSets * kPanels * 128;
+  static constexpr int kZeroBytes = kZero ? kScaleSets * kPanels * 64 : 0;
+  static constexpr int kSlotBytes = kWeightBytes + kXBytes + kScaleBytes + kZeroBytes;
+  // Two blocks fit a multiprocessor.
+  static constexpr int kWanted = (112 << 10) / (kStreamWarps * kSlotBytes);
+  static constexpr int kDepth = kWanted < 2 ? 2 : kWanted > 8 ? 8 : kWanted;
+  static constexpr int kRingBytes = kStreamWarps * kDepth * kSlotBytes;
+  static constexpr int kSumStride = kRows + 4;  // no bank twice
+  static constexpr int kSumBytes = kStreamWarps * kTokens * kSumStride * 4;
+  static constexpr int kSharedBytes = kRingBytes > kSumBytes ? kRingBytes : kSumBytes;
+};
 
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int n_warps = 1 << p.n_warps_log2, k_warps = 1 << p.k_warps_log2, cluster = 1 << p.cluster_log2;
-  const int n_warp = warp & (n_warps - 1), k_warp = warp >> p.n_warps_log2;
-  const int rank = static_cast<int>(blockIdx.x) & (cluster - 1);
-  const int row_tile = static_cast<int>(blockIdx.x) >> p.cluster_log2;
-  const int first_token = static_cast<int>(blockIdx.y) * kStreamTokens;
-  const int tokens = min(kTokens, p.m - first_token);
-  const int panel = row_tile * n_warps + n_warp;
-  // Blocks [first, last) of k belong to this block of the cluster; its k_warps take them in turn.
-  const int first = static_cast<int>(static_cast<unsigned>(p.blocks * rank) >> p.cluster_log2);
-  const int last = static_cast<int>(static_cast<unsigned>(p.blocks * (rank + 1)) >> p.cluster_log2);
-  const int mine = first + k_warp;
-  const int count = panel < p.panels && mine < last ? (last - mine + k_warps - 1) >> p.k_warps_log2 : 0;
+// 8 columns of a row of x, in the order of packed columns.
+__device__ __forceinline__ uint4 permuted_x(const bf16* row, int column, const int32_t* permutation) {
+  const auto* u = reinterpret_cast<const unsigned short*>(row);
+  const auto pair = [u](int low, int high) { return u[low] | static_cast<uint32_t>(u[high]) << 16; };
+  const int4 low = *reinterpret_cast<const int4*>(permutation + column);
+  const int4 high = *reinterpret_cast<const int4*>(permutation + column + 4);
+  return {pair(low.x, low.y), pair(low.z, low.w), pair(high.x, high.y), pair(high.z, high.w)};
+}
 
-  auto* const slab = reinterpret_cast<bf16*>(shared);  // [kTokens][kSlabStride]
-  uint4* const ring = reinterpret_cast<uint4*>(shared + kTokens * kSlabStride * 2) +
-                      warp * kDepth * kTiles * kPieces * 32 + lane;
-
-  constexpr int kBlockBytes = kPanelRows * kBlockColumns * kBits / 8;
-  const std::byte* const weights = p.weight + (int64_t{panel} * p.blocks + mine) * kBlockBytes + lane * 16;
-  const std::byte* const scales =
-      p.weight + p.scales_offset + int64_t{panel} * p.groups * 128 + lane / 4 * 16;
-  const std::byte* const zeros = p.weight + p.zeros_offset + int64_t{panel} * p.groups * 64 + lane / 4 * 8;
-
-  const auto fetch = [&](int i) {
-    if (i < count) {
-      const std::byte* from = weights + int64_t{i * k_warps} * kBlockBytes;
-      uint4* slot = ring + i % kDepth * (kTiles * kPieces * 32);
-#pragma unroll
-      for (int j = 0; j < kTiles * kPieces; ++j) copy_async_streaming(slot + 32 * j, from + 512 * j);
-    }
-    copy_async_commit();
-  };
-  constexpr int kScaleSets = kGroup32 ? 2 : 1;  // of a block
-  uint4 scale_bits[kScaleSets] = {};
-  uint2 zero_bits[kScaleSets] = {};
-  const auto fetch_scales = [&](int i) {
-    if (i >= count) return;
-    const int block = mine + i * k_warps;
-#pragma unroll
-    for (int set = 0; set < kScaleSets; ++set) {
-      const int group = kGroup32 ? 2 * block + set : block >> p.group_blocks_log2;
-      scale_bits[set] = __ldg(reinterpret_cast<const uint4*>(scales + group * 128));
-      if (kZero) zero_bits[set] = __ldg(reinterpret_cast<const uint2*>(zeros + group * 64));
-    }
-  };
-
-  auto* const received = reinterpret_cast<float*>(shared + p.received_offset);  // [cluster][kTokens][1 << finish_log2]
-  auto* const all_received = reinterpret_cast<uint64_t*>(shared + p.barrier_offset);
-  const int rows_log2 = p.n_warps_log2 + 6, finish_log2 = rows_log2 - p.cluster_log2;
-  if constexpr (kSm90) {
-    if (cluster > 1) {
-      if (threadIdx.x == 0) {
-        mbarrier_init(all_received, 1);
-        mbarrier_init_fence();
-        mbarrier_expect(all_received, tokens * 4 << rows_log2);
-      }
-      cluster_arrive_relaxed();
-    }
-  }
-  launch_dependents();
-#pragma unroll
-  for (int i = 0; i < kDepth; ++i) fetch(i);
-  fetch_scales(0);
-  grid_dependency_wait();
-
-  float total[kTiles][kTokenTiles][4] = {};
-  const int slab_count = (last - first + kSlabBlocks - 1) / kSlabBlocks;
-  for (int s = 0, i = 0; s < slab_count; ++s) {
-    const int slab_first = first + s * kSlabBlocks;
-    const int columns = min(kSlabBlocks, last - slab_first) * kBlockColumns;
-    if (s > 0) __syncthreads();  // the slab before is done with
-#pragma unroll 1
-    for (int piece = static_cast<int>(threadIdx.x); piece < tokens * (kSlabColumns / 8);
-         piece += blockDim.x) {
-      const int token = piece / (kSlabColumns / 8), c = piece % (kSlabColumns / 8) * 8;
-      if (c >= columns) continue;
-      const int column = slab_first * kBlockColumns + c;
-      const bf16* row = p.x + (first_token + token) * p.x_stride;
-      uint4 v = {};  // beyond k: zeros, for 0 * NaN is NaN
-      if (column < p.k) {
-        if (p.permutation == nullptr) {
-          v = *reinterpret_cast<const uint4*>(row + column);
-        } else {
-          const auto* u = reinterpret_cast<const unsigned short*>(row);
-          const int4 low = *reinterpret_cast<const int4*>(p.permutation + column);
-          const int4 high = *reinterpret_cast<const int4*>(p.permutation + column + 4);
-          v = {u[low.x] | static_cast<uint32_t>(u[low.y]) << 16,
-               u[low.z] | static_cast<uint32_t>(u[low.w]) << 16,
-               u[high.x] | static_cast<uint32_t>(u[high.y]) << 16,
-               u[high.z] | static_cast<uint32_t>(u[high.w]) << 16};
-        }
-      }
-      *reinterpret_cast<uint4*>(slab + token * kSlabStride + c) = v;
-    }
-    __syncthreads();
-
-    for (; i < count && mine + i * k_warps < slab_first + kSlabBlocks; ++i) {
-      copy_async_wait<kDepth - 1>();
-      const uint4* const slot = ring + i % kDepth * (kTiles * kPieces * 32);
-      uint32_t b[kTokenTiles][8];  // of the block's 64 columns, 4 steps of 2 registers
-      const bf16* const columns_here = slab + (mine + i * k_warps - slab_first) * kBlockColumns;
-#pragma unroll
-      for (int t = 0; t < kTokenTiles; ++t) {
-        const bf16* row = columns_here + (8 * t + lane % 8) * kSlabStride + lane / 8 * 8;
-        load_matrix_x4(reinterpret_cast<uint32_t (&)[4]>(b[t][0]), row);
-        load_matrix_x4(reinterpret_cast<uint32_t (&)[4]>(b[t][4]), row + 32);
-      }
-      uint4 scale_now[kScaleSets];
-      uint2 zero_now[kScaleSets];
-#pragma unroll
-      for (int set = 0; set < kScaleSets; ++set)
-        scale_now[set] = scale_bits[set], zero_now[set] = zero_bits[set];
-      fetch_scales(i + 1);
-
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        uint4 words[kPieces];
-#pragma unroll
-        for (int j = 0; j < kPieces; ++j) words[j] = slot[32 * (kPieces * tile + j)];
-        const auto* word = reinterpret_cast<const uint32_t*>(words);
-#pragma unroll
-        for (int set = 0; set < kScaleSets; ++set) {
-          float part[kTokenTiles][4] = {};
-          uint32_t zero_low = kBiasedZero4, zero_high = kBiasedZero4;
-          if (kZero) {
-            const uint32_t z = tile < 2 ? zero_now[set].x : zero_now[set].y;
-            zero_low = biased_zero(z, tile % 2 * 2);
-            zero_high = biased_zero(z, tile % 2 * 2 + 1);
-          }
-#pragma unroll
-          for (int step = 4 / kScaleSets * set; step < 4 / kScaleSets * (set + 1); ++step) {
-            uint32_t a[4];
-            if constexpr (kBits == 4) {
-              Unpack<4>::run(word[step], zero_low, zero_high, a);
-            } else {
-              Unpack<8>::run(word[2 * step], word[2 * step + 1], a);
-            }
-#pragma unroll
-            for (int t = 0; t < kTokenTiles; ++t) mma_bf16(part[t], a, b[t][2 * step], b[t][2 * step + 1]);
-          }
-          const uint32_t pair = tile == 0   ? scale_now[set].x
-                                : tile == 1 ? scale_now[set].y
-                                : tile == 2 ? scale_now[set].z
-                                            : scale_now[set].w;
-          const float2 scale = p.bf16_scales
-                                   ? float2{__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000)}
-                                   : __half22float2(reinterpret_cast<const __half2&>(pair));
-#pragma unroll
-          for (int t = 0; t < kTokenTiles; ++t) {
-            total[tile][t][0] = fmaf(scale.x, part[t][0], total[tile][t][0]);
-            total[tile][t][1] = fmaf(scale.x, part[t][1], total[tile][t][1]);
-            total[tile][t][2] = fmaf(scale.y, part[t][2], total[tile][t][2]);
-            total[tile][t][3] = fmaf(scale.y, part[t][3], total[tile][t][3]);
-          }
-        }
-      }
-      fetch(i + kDepth);
-    }
-  }
-
-  // Sums to shared memory, over the ring: [k_warp][token][row], padded so that a warp meets no bank twice.
-  copy_async_wait<0>();
-  __syncthreads();
-  const int rows = n_warps * kPanelRows, row_stride = rows + 4;
-  auto* const sums = reinterpret_cast<float*>(shared);
-  float* const own = sums + k_warp * kTokens * row_stride + n_warp * kPanelRows;
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-    for (int t = 0; t < kTokenTiles; ++t) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        own[(8 * t + lane % 4 * 2 + e % 2) * row_stride + 16 * tile + lane / 4 + e / 2 * 8] =
-            total[tile][t][e];
-      }
-    }
-  }
-  __syncthreads();
-
-  // Each block adds its shares, and sends each peer the rows that the peer finishes.
-  if constexpr (kSm90) {
-    if (cluster > 1) cluster_wait();  // for the arrival at the start: every peer has begun
-  }
-  for (int item = static_cast<int>(threadIdx.x); item < tokens << (rows_log2 - 2); item += blockDim.x) {
-    const int token = item >> (rows_log2 - 2), row = 4 * (item & ((rows >> 2) - 1));
-    float4 sum = {};
-    for (int w = 0; w < k_warps; ++w) {
-      const float4 v = *reinterpret_cast<const float4*>(sums + (w * kTokens + token) * row_stride + row);
-      sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
-    }
-    const int peer = row >> finish_log2, at = row & ((1 << finish_log2) - 1);
-    float* const to = received + (((rank * kTokens + token) << finish_log2) + at);
-    if (cluster > 1) {
-      if constexpr (kSm90) store_remote(remote_address(to, peer), sum, remote_address(all_received, peer));
-    } else {
-      *reinterpret_cast<float4*>(to) = sum;
-    }
-  }
-  if (cluster > 1) {
-    if constexpr (kSm90) mbarrier_wait(all_received, 0);
-  } else {
-    __syncthreads();
-  }
-
+// The warps' sums to y. `sums`: [warp][token][row].
+template <class S>
+__device__ __forceinline__ void stream_store(const StreamParameters& p, const float* sums, int first_tile,
+                                             int first_token, int tokens) {
   const auto sum_of = [&](int token, int row) {
     float4 sum = {};
-#pragma unroll 4
-    for (int peer = 0; peer < cluster; ++peer) {
+#pragma unroll
+    for (int w = 0; w < kStreamWarps; ++w) {
       const float4 v =
-          *reinterpret_cast<const float4*>(received + (((peer * kTokens + token) << finish_log2) + row));
+          *reinterpret_cast<const float4*>(sums + (w * S::kTokens + token) * S::kSumStride + row);
       sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
     return sum;
   };
-  const int outputs_log2 = finish_log2 - (p.gated ? 1 : 0);
-  for (int item = static_cast<int>(threadIdx.x); item < tokens << (outputs_log2 - 2); item += blockDim.x) {
-    const int token = item >> (outputs_log2 - 2), output = 4 * (item & ((1 << (outputs_log2 - 2)) - 1));
+  const int outputs = p.gated ? S::kRows / 2 : S::kRows, quads = outputs / 4;
+  for (int item = static_cast<int>(threadIdx.x); item < tokens * quads; item += 32 * kStreamWarps) {
+    const int token = item / quads, output = item % quads * 4;
     const int row = p.gated ? output / 8 * 16 + output % 8 : output;  // see `source_row`
-    const int column = (((row_tile << p.cluster_log2) + rank) << outputs_log2) + output;
+    const int column = first_tile * (p.gated ? 8 : 16) + output;
     if (column >= p.n) continue;
     const float4 sum = sum_of(token, row);
     float values[4] = {sum.x, sum.y, sum.z, sum.w}, up[4] = {};
@@ -287,58 +113,268 @@ __global__ void __launch_bounds__(512, 1) stream_kernel(const __grid_constant__ 
   }
 }
 
-// Slab, ring and, over both, sums; then what peers send.
-inline size_t stream_received_offset(const StreamTile& tile, int bits, int token_tiles) {
-  const int depth = bits == 4 ? kStreamDepth4 : kStreamDepth8;
-  const size_t slab = static_cast<size_t>(8 * token_tiles) * (kSlabColumns + 8) * 2;
-  const size_t ring = static_cast<size_t>(tile.warps()) * depth * kPanelRows * kBlockColumns * bits / 8;
-  const size_t sums =
-      static_cast<size_t>(tile.k_warps) * 8 * token_tiles * (tile.n_warps * kPanelRows + 4) * 4;
-  return round_up<size_t>(std::max(slab + ring, sums), 128);
+template <class S>
+__global__ void __launch_bounds__(32 * kStreamWarps, 2)
+    stream_kernel(const __grid_constant__ StreamParameters p) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int first_tile = static_cast<int>(blockIdx.x) * S::kTiles;
+  const int first_token = static_cast<int>(blockIdx.y) * kStreamTokens;
+  const int tokens = min(S::kTokens, p.m - first_token);
+  const int count = (p.blocks - warp + kStreamWarps - 1) / kStreamWarps;  // blocks warp, warp + 8, …
+  unsigned char* const slots = shared + warp * S::kDepth * S::kSlotBytes;
+
+  // Tiles beyond the last repeat it, and are not stored.
+  const auto tile_of = [&](int j) { return min(first_tile + j, p.tiles - 1); };
+  const auto fetch_weights = [&](int i) {
+    const int block = warp + i * kStreamWarps;
+    unsigned char* const slot = slots + i % S::kDepth * S::kSlotBytes + lane * 16;
+#pragma unroll
+    for (int j = 0; j < S::kTiles; ++j) {
+      const int tile = tile_of(j);
+      const int at = (tile / 4 * p.blocks + block) * 4 + tile % 4;
+      const std::byte* const from = p.weight + int64_t{at} * (512 * S::kPieces) + lane * 16;
+#pragma unroll
+      for (int piece = 0; piece < S::kPieces; ++piece) {
+        copy_async_16(slot + (j * S::kPieces + piece) * 512, from + 512 * piece);
+      }
+    }
+    // Scales and zeros of whole panels, 16 bytes a lane.
+    unsigned char* const scales = slot - lane * 16 + S::kWeightBytes + S::kXBytes;
+#pragma unroll
+    for (int set = 0; set < S::kScaleSets; ++set) {
+      const int group = S::kGroup32 ? 2 * block + set : block >> p.group_blocks_log2;
+      if (lane < 8 * S::kPanels) {
+        const int panel = min(first_tile / 4 + lane / 8, (p.tiles - 1) / 4);
+        copy_async_16(scales + (set * S::kPanels * 8 + lane) * 16,
+                      p.weight + p.scales_offset + (int64_t{panel} * p.groups + group) * 128 + lane % 8 * 16);
+      }
+      if (S::kZero && lane < 4 * S::kPanels) {
+        const int panel = min(first_tile / 4 + lane / 4, (p.tiles - 1) / 4);
+        copy_async_16(scales + S::kScaleBytes + (set * S::kPanels * 4 + lane) * 16,
+                      p.weight + p.zeros_offset + (int64_t{panel} * p.groups + group) * 64 + lane % 4 * 16);
+      }
+    }
+  };
+  // A lane's pieces of the x of a block: row lane / 8 and every fourth after it, 8 columns.
+  const bf16* const x = p.x + (first_token + lane / 8) * p.x_stride;
+  const auto x_slot = [&](int i) {
+    return reinterpret_cast<bf16*>(slots + i % S::kDepth * S::kSlotBytes + S::kWeightBytes) +
+           lane / 8 * S::kXStride + lane % 8 * 8;
+  };
+  const auto x_column = [&](int i) { return (warp + i * kStreamWarps) * kBlockColumns + lane % 8 * 8; };
+  const auto gather_x = [&](int i) {
+#pragma unroll 1
+    for (int r = 0; r < 2 * S::kTokenTiles; ++r) {
+      if (lane / 8 + 4 * r >= tokens) break;
+      uint4 v = {};
+      if (x_column(i) < p.k) v = permuted_x(x + 4 * r * p.x_stride, x_column(i), p.permutation);
+      *reinterpret_cast<uint4*>(x_slot(i) + 4 * r * S::kXStride) = v;
+    }
+  };
+
+  launch_dependents();
+#pragma unroll
+  for (int i = 0; i < S::kDepth; ++i) {
+    if (i < count) fetch_weights(i);
+    copy_async_commit();
+  }
+  grid_dependency_wait();
+  // x of the blocks under way, by way of registers: copies now would be waited for after all the weights.
+  constexpr int kXPieces = 2 * S::kTokenTiles;  // of a lane and block
+  const auto has_x = [&](int i, int r) { return lane / 8 + 4 * r < tokens && x_column(i) < p.k; };
+  if (p.permutation == nullptr) {
+    uint4 v[S::kDepth][kXPieces];
+#pragma unroll
+    for (int i = 0; i < S::kDepth; ++i) {
+#pragma unroll
+      for (int r = 0; r < kXPieces; ++r) {
+        v[i][r] = {};  // beyond k: zeros, for 0 * NaN is NaN
+        if (has_x(i, r)) v[i][r] = *reinterpret_cast<const uint4*>(x + 4 * r * p.x_stride + x_column(i));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < S::kDepth; ++i) {
+#pragma unroll
+      for (int r = 0; r < kXPieces; ++r) *reinterpret_cast<uint4*>(x_slot(i) + 4 * r * S::kXStride) = v[i][r];
+    }
+  } else {
+#pragma unroll 1
+    for (int i = 0; i < min(S::kDepth, count); ++i) gather_x(i);
+  }
+
+  float total[S::kTiles][S::kTokenTiles][4] = {};
+  for (int i = 0; i < count; ++i) {
+    copy_async_wait<S::kDepth - 1>();
+    __syncwarp();
+    const unsigned char* const slot = slots + i % S::kDepth * S::kSlotBytes;
+    uint32_t b[S::kTokenTiles][8];  // of 64 columns: 4 steps of 2 registers
+#pragma unroll
+    for (int t = 0; t < S::kTokenTiles; ++t) {
+      const bf16* const row = reinterpret_cast<const bf16*>(slot + S::kWeightBytes) +
+                              (8 * t + lane % 8) * S::kXStride + lane / 8 * 8;
+      load_matrix_x4(reinterpret_cast<uint32_t(&)[4]>(b[t][0]), row);
+      load_matrix_x4(reinterpret_cast<uint32_t(&)[4]>(b[t][4]), row + 32);
+    }
+    // What the bias of unpacked weights adds: sums of x, by an mma with ones, times 128 + zero. 4 bits only.
+    float bias[S::kScaleSets][S::kTokenTiles][4];
+    if constexpr (S::kBits == 4) {
+#pragma unroll
+      for (int set = 0; set < S::kScaleSets; ++set) {
+#pragma unroll
+        for (int t = 0; t < S::kTokenTiles; ++t) {
+          const uint32_t ones[4] = {0x3F803F80, 0x3F803F80, 0x3F803F80, 0x3F803F80};
+          float sum[4] = {};
+#pragma unroll
+          for (int step = 4 / S::kScaleSets * set; step < 4 / S::kScaleSets * (set + 1); ++step) {
+            mma_bf16(sum, ones, b[t][2 * step], b[t][2 * step + 1]);
+          }
+#pragma unroll
+          for (int e = 0; e < 4; ++e) bias[set][t][e] = S::kZero ? sum[e % 2] : -136.0f * sum[e % 2];
+        }
+      }
+    }
+    uint4 words[2][S::kPieces];  // of this tile and the next
+    const auto load_words = [&](int j) {
+#pragma unroll
+      for (int piece = 0; piece < S::kPieces; ++piece) {
+        words[j % 2][piece] =
+            *reinterpret_cast<const uint4*>(slot + (j * S::kPieces + piece) * 512 + lane * 16);
+      }
+    };
+    load_words(0);
+#pragma unroll
+    for (int j = 0; j < S::kTiles; ++j) {
+      asm volatile("" ::: "memory");  // or the compiler loads all tiles at once, and spills
+      if (j + 1 < S::kTiles) load_words(j + 1);
+      const auto* word = reinterpret_cast<const uint32_t*>(words[j % 2]);
+      const int local_panel = (first_tile + j) / 4 - first_tile / 4, tile_in_panel = (first_tile + j) % 4;
+#pragma unroll
+      for (int set = 0; set < S::kScaleSets; ++set) {
+        float part[S::kTokenTiles][4] = {};
+        if constexpr (S::kBits == 4) {
+          uint32_t zeros = 0;  // of rows r and r + 8
+          if (S::kZero) {
+            zeros = *reinterpret_cast<const uint16_t*>(slot + S::kWeightBytes + S::kXBytes + S::kScaleBytes +
+                                                       (set * S::kPanels + local_panel) * 64 + lane / 4 * 8 +
+                                                       tile_in_panel * 2);
+          }
+          const float low = -128.0f - static_cast<float>(zeros & 0xFF);
+          const float high = -128.0f - static_cast<float>(zeros >> 8);
+#pragma unroll
+          for (int t = 0; t < S::kTokenTiles; ++t) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+              part[t][e] = S::kZero ? bias[set][t][e] * (e < 2 ? low : high) : bias[set][t][e];
+          }
+        }
+#pragma unroll
+        for (int step = 4 / S::kScaleSets * set; step < 4 / S::kScaleSets * (set + 1); ++step) {
+          uint32_t a[4];
+          if constexpr (S::kBits == 4) {
+            Unpack<4>::biased(word[step], a);
+          } else {
+            Unpack<8>::run(word[2 * step], word[2 * step + 1], a);
+          }
+#pragma unroll
+          for (int t = 0; t < S::kTokenTiles; ++t) mma_bf16(part[t], a, b[t][2 * step], b[t][2 * step + 1]);
+        }
+        const uint32_t pair = *reinterpret_cast<const uint32_t*>(  // scales of rows r and r + 8
+            slot + S::kWeightBytes + S::kXBytes + (set * S::kPanels + local_panel) * 128 + lane / 4 * 16 +
+            tile_in_panel * 4);
+        const float2 scale = p.bf16_scales
+                                 ? float2{__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000)}
+                                 : __half22float2(reinterpret_cast<const __half2&>(pair));
+#pragma unroll
+        for (int t = 0; t < S::kTokenTiles; ++t) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e)
+            total[j][t][e] = fmaf(e < 2 ? scale.x : scale.y, part[t][e], total[j][t][e]);
+        }
+      }
+    }
+    __syncwarp();  // every lane has read x
+    const int next = i + S::kDepth;
+    if (next < count) {
+      fetch_weights(next);
+#pragma unroll
+      for (int r = 0; r < kXPieces; ++r) {
+        if (p.permutation != nullptr || lane / 8 + 4 * r >= tokens) break;
+        const bool inside = x_column(next) < p.k;
+        const bf16* const row = x + 4 * r * p.x_stride;
+        copy_async_16(x_slot(next) + 4 * r * S::kXStride, inside ? row + x_column(next) : row,
+                      inside ? 16 : 0);
+      }
+      if (p.permutation != nullptr) gather_x(next);
+    }
+    copy_async_commit();
+  }
+
+  copy_async_wait<0>();
+  __syncthreads();
+  auto* const sums = reinterpret_cast<float*>(shared);  // over the slots
+  float* const own = sums + warp * S::kTokens * S::kSumStride;
+#pragma unroll
+  for (int j = 0; j < S::kTiles; ++j) {
+#pragma unroll
+    for (int t = 0; t < S::kTokenTiles; ++t) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        own[(8 * t + lane % 4 * 2 + e % 2) * S::kSumStride + 16 * j + lane / 4 + e / 2 * 8] = total[j][t][e];
+      }
+    }
+  }
+  __syncthreads();
+  stream_store<S>(p, sums, first_tile, first_token, tokens);
 }
 
-template <int kBits, bool kZero>
-void launch_stream(const PackedMatmulArgs& a, const StreamTile& tile, cudaStream_t stream) {
-  const int token_tiles = a.m <= 8 ? 1 : 2;
-  const size_t received_offset = stream_received_offset(tile, kBits, token_tiles);
-  const size_t received_bytes = size_t{8} * token_tiles * tile.n_warps * kPanelRows * 4;
-  const auto log2 = [](int power) { return std::countr_zero(static_cast<unsigned>(power)); };
+template <class S>
+void launch_stream(const PackedMatmulArgs& a, const StreamParameters& p, cudaStream_t stream) {
+  launch(stream_kernel<S>,
+         {.grid = dim3(static_cast<unsigned>(ceil_div(p.tiles, S::kTiles)),
+                       static_cast<unsigned>(ceil_div(p.m, kStreamTokens))),
+          .block = dim3(32 * kStreamWarps),
+          .shared_bytes = S::kSharedBytes,
+          .stream = stream,
+          .dependent = a.dependent && current_arch().has_dependent_launch()},
+         p);
+}
+
+template <int kBits, bool kZero, bool kGroup32, int kTiles>
+void dispatch_tokens(const PackedMatmulArgs& a, const StreamParameters& p, cudaStream_t stream) {
+  p.m <= 8 ? launch_stream<StreamShape<kBits, kZero, kGroup32, kTiles, 1>>(a, p, stream)
+           : launch_stream<StreamShape<kBits, kZero, kGroup32, kTiles, 2>>(a, p, stream);
+}
+
+template <int kBits, bool kZero, bool kGroup32>
+void dispatch_stream(const PackedMatmulArgs& a, int tiles, cudaStream_t stream) {
   const PackedShape& s = a.shape;
-  StreamParameters p{.weight = static_cast<const std::byte*>(a.weight),
-                     .x = a.x,
-                     .bias = a.bias,
-                     .permutation = a.permutation,
-                     .y = a.y,
-                     .x_stride = a.x_stride,
-                     .y_stride = a.y_stride,
-                     .scales_offset = s.scales_offset(),
-                     .zeros_offset = s.zeros_offset(),
-                     .m = static_cast<int>(a.m),
-                     .n = static_cast<int>(s.gated ? s.n / 2 : s.n),
-                     .k = static_cast<int>(s.k),
-                     .panels = static_cast<int>(s.panels()),
-                     .blocks = static_cast<int>(s.blocks()),
-                     .groups = static_cast<int>(s.groups()),
-                     .group_blocks_log2 = s.group == 128 ? 1 : 0,
-                     .n_warps_log2 = log2(tile.n_warps),
-                     .k_warps_log2 = log2(tile.k_warps),
-                     .cluster_log2 = log2(tile.cluster),
-                     .received_offset = static_cast<int>(received_offset),
-.barrier_offset = static_cast<int>(received_offset + received_bytes),
-                     .bf16_scales = s.scale_type == ScaleType::bf16,
-                     .gated = s.gated};
-  const auto tiles = static_cast<unsigned>(ceil_div(p.panels, tile.n_warps) * tile.cluster);
-  const LaunchShape shape{.grid = dim3(tiles, static_cast<unsigned>(ceil_div(p.m, kStreamTokens))),
-                          .block = dim3(static_cast<unsigned>(32 * tile.warps())),
-                          .shared_bytes = received_offset + received_bytes + 16,
-                          .stream = stream,
-                          .cluster = tile.cluster,
-                          .dependent = a.dependent && current_arch().has_dependent_launch()};
-  const bool group32 = s.group == 32;
-  if (token_tiles == 1) {
-    launch(group32 ? stream_kernel<kBits, kZero, true, 1> : stream_kernel<kBits, kZero, false, 1>, shape, p);
-  } else {
-    launch(group32 ? stream_kernel<kBits, kZero, true, 2> : stream_kernel<kBits, kZero, false, 2>, shape, p);
+  const StreamParameters p{.weight = static_cast<const std::byte*>(a.weight),
+                           .x = a.x,
+                           .bias = a.bias,
+                           .permutation = a.permutation,
+                           .y = a.y,
+                           .x_stride = a.x_stride,
+                           .y_stride = a.y_stride,
+                           .scales_offset = s.scales_offset(),
+                           .zeros_offset = s.zeros_offset(),
+                           .m = static_cast<int>(a.m),
+                           .n = static_cast<int>(s.gated ? s.n / 2 : s.n),
+                           .k = static_cast<int>(s.k),
+                           .tiles = static_cast<int>(stream_row_tiles(s)),
+                           .blocks = static_cast<int>(s.blocks()),
+                           .groups = static_cast<int>(s.groups()),
+                           .group_blocks_log2 = s.group == 128 ? 1 : 0,
+                           .bf16_scales = s.scale_type == ScaleType::bf16,
+                           .gated = s.gated};
+  switch (tiles) {
+    case 1: return dispatch_tokens<kBits, kZero, kGroup32, 1>(a, p, stream);
+    case 2: return dispatch_tokens<kBits, kZero, kGroup32, 2>(a, p, stream);
+    case 3: return dispatch_tokens<kBits, kZero, kGroup32, 3>(a, p, stream);
+    case 4: return dispatch_tokens<kBits, kZero, kGroup32, 4>(a, p, stream);
+    case 5: return launch_stream<StreamShape<kBits, kZero, kGroup32, 5, 1>>(a, p, stream);
+    case 6: return launch_stream<StreamShape<kBits, kZero, kGroup32, 6, 1>>(a, p, stream);
+    default: return launch_stream<StreamShape<kBits, kZero, kGroup32, 7, 1>>(a, p, stream);
   }
 }
 

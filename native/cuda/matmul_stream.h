@@ -5,7 +5,8 @@
 
 namespace crosscurrent::cuda {
 
-void int4_stream(const PackedMatmulArgs& args, const StreamTile& tile, cudaStream_t stream);
-void int8_stream(const PackedMatmulArgs& args, const StreamTile& tile, cudaStream_t stream);
+// `tiles`: of 16 rows of W a block, 1 … most_stream_tiles(m). No bit of y depends on it.
+void int4_stream(const PackedMatmulArgs& args, int tiles, cudaStream_t stream);
+void int8_stream(const PackedMatmulArgs& args, int tiles, cudaStream_t stream);
 
 }  // namespace crosscurrent::cuda

@@ -9,45 +9,29 @@
 
 namespace crosscurrent::cuda {
 
-// The streaming kernel (matmul_stream.cuh). A block is `n_warps` panels side by side times `k_warps` shares
-// of k; `cluster` blocks split k further. Never a function of m: a row has the same bits whatever the batch.
-struct StreamTile {
-  int n_warps;
-  int k_warps;
-  int cluster;
+// The streaming kernel (matmul_stream.cuh).
+constexpr int kStreamTokens = 16;  // rows of x a pass
+constexpr int kStreamWarps = 8;    // of a block; each takes every eighth stretch of 64 columns
 
-  int warps() const { return n_warps * k_warps; }
-};
+// Tiles of 16 rows of W a block, at most: what registers hold without spills.
+constexpr int most_stream_tiles(int64_t m) { return m <= 8 ? 7 : 4; }
 
-constexpr int kStreamTokens = 16;   // rows of x a pass
-constexpr int kSlabColumns = 1024;  // of x kept in shared memory
-constexpr int kStreamDepth4 = 4;    // blocks of a warp under way, int4
-constexpr int kStreamDepth8 = 2;    // int8
+// Tiles of 16 rows that hold rows of W.
+inline int64_t stream_row_tiles(const PackedShape& s) {
+  return s.gated ? ceil_div<int64_t>(s.n / 2, 8) : ceil_div<int64_t>(s.n, kTileRows);
+}
 
-// Wide tiles read x least; then k is split until there is enough work for every multiprocessor: 16 warps
-// each.
-inline StreamTile stream_tile(const Arch& arch, const PackedShape& s) {
-  const int64_t enough = 3 * int64_t{arch.sms} / 2;  // blocks of 8 warps; two fit a multiprocessor
-  const auto most_of = [&](int n_warps) {            // a block finishes at least an mma tile: 16 rows
-    return arch.has_dependent_launch() ? std::min(8, 4 * n_warps) : 1;
-  };
-  for (const int n_warps : {4, 2, 1}) {
-    const int most = most_of(n_warps);
-    const int64_t tiles = ceil_div<int64_t>(s.panels(), n_warps);
-    for (int cluster = 1; cluster <= most; cluster *= 2) {
-      for (const int warps : {8, 16}) {
-        if (warps == 16 && cluster < most) continue;
-        const int k_warps = warps / n_warps;
-        const bool shares = s.blocks() >= int64_t{k_warps} * cluster;  // every warp gets a block
-        if (shares && tiles * cluster * (warps / 8) >= enough) return {n_warps, k_warps, cluster};
-      }
-    }
+// Tiles a block, so that the busiest multiprocessor has least to do; of equals the most, for x is read by
+// each block.
+inline int stream_tiles(const Arch& arch, const PackedShape& s, int64_t m) {
+  const int64_t tiles = stream_row_tiles(s);
+  int best = 1;
+  int64_t least = INT64_MAX;
+  for (int t = 1; t <= most_stream_tiles(m); ++t) {
+    const int64_t load = t * ceil_div<int64_t>(ceil_div<int64_t>(tiles, t), arch.sms);
+    if (load <= least) least = load, best = t;
   }
-  // A small matrix: as many warps as there are blocks.
-  int cluster = 1, k_warps = 1;
-  while (k_warps < 8 && s.blocks() >= 2 * k_warps) k_warps *= 2;
-  while (cluster < most_of(1) && s.blocks() >= int64_t{2} * cluster * k_warps) cluster *= 2;
-  return {1, k_warps, cluster};
+  return best;
 }
 
 // The wgmma kernel (matmul_sm90.cuh): rows of W times rows of x that a block holds.

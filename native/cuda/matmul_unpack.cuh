@@ -35,14 +35,18 @@ struct Unpack;
 
 template <>
 struct Unpack<4> {
-  // `low`, `high`: zero points of rows r and r + 8.
-  static __device__ __forceinline__ void run(uint32_t word, uint32_t low, uint32_t high, uint32_t (&a)[4]) {
+  // 128 + q.
+  static __device__ __forceinline__ void biased(uint32_t word, uint32_t (&a)[4]) {
     constexpr int kAndOr = (0xF0 & 0xCC) | 0xAA;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t biased = logic3<kAndOr>(word >> (4 * i), 0x000F000F, 0x43004300);
-      a[i] = subtract_bf16(biased, i % 2 == 0 ? low : high);
-    }
+    for (int i = 0; i < 4; ++i) a[i] = logic3<kAndOr>(word >> (4 * i), 0x000F000F, 0x43004300);
+  }
+
+  // `low`, `high`: zero points of rows r and r + 8.
+  static __device__ __forceinline__ void run(uint32_t word, uint32_t low, uint32_t high, uint32_t (&a)[4]) {
+    biased(word, a);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[i] = subtract_bf16(a[i], i % 2 == 0 ? low : high);
   }
 };
 

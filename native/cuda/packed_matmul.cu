@@ -55,10 +55,10 @@ size_t packed_matmul_workspace(const PackedMatmulArgs& a) {
   return needs_gather(a) ? static_cast<size_t>(a.m) * static_cast<size_t>(a.shape.k) * sizeof(bf16) : 0;
 }
 
-void packed_matmul_stream(const PackedMatmulArgs& a, const StreamTile& tile, cudaStream_t stream) {
+void packed_matmul_stream(const PackedMatmulArgs& a, int tiles, cudaStream_t stream) {
   check_args(a);
   if (a.m == 0 || a.shape.n == 0) return;
-  (a.shape.bits == 4 ? int4_stream : int8_stream)(a, tile, stream);
+  (a.shape.bits == 4 ? int4_stream : int8_stream)(a, tiles, stream);
 }
 
 void packed_matmul(const PackedMatmulArgs& a, Workspace workspace, cudaStream_t stream) {
@@ -83,7 +83,7 @@ void packed_matmul(const PackedMatmulArgs& a, Workspace workspace, cudaStream_t 
     }
     return (a.shape.bits == 4 ? int4_sm90 : int8_sm90)(gathered, x, x_stride, stream);
   }
-  packed_matmul_stream(a, stream_tile(current_arch(), a.shape), stream);
+  packed_matmul_stream(a, stream_tiles(current_arch(), a.shape, a.m), stream);
 }
 
 }  // namespace crosscurrent::cuda

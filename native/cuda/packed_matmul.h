@@ -30,7 +30,7 @@ struct PackedMatmulArgs {
 size_t packed_matmul_workspace(const PackedMatmulArgs& args);
 void packed_matmul(const PackedMatmulArgs& args, Workspace workspace, cudaStream_t stream);
 
-// For tuning alone: the streaming kernel with another tile. Rows are the same for one tile, not across tiles.
-void packed_matmul_stream(const PackedMatmulArgs& args, const StreamTile& tile, cudaStream_t stream);
+// For tuning alone: the streaming kernel with another number of tiles a block (matmul_stream.h).
+void packed_matmul_stream(const PackedMatmulArgs& args, int tiles, cudaStream_t stream);
 
 }  // namespace crosscurrent::cuda

@@ -43,13 +43,6 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global, 
                : "memory");
 }
 
-// 16 bytes that are read once: first to leave L2.
-__device__ __forceinline__ void copy_async_streaming(void* shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
-               "l"(global), "l"(static_cast<uint64_t>(CachePolicy::evict_first))
-               : "memory");
-}
-
 // 4 or 8 bytes through L1.
 template <int kBytes>
 __device__ __forceinline__ void copy_async(void* shared, const void* global, int bytes = kBytes) {
@@ -402,11 +395,6 @@ __device__ __forceinline__ void store_remote(uint32_t address, float4 v, uint32_
           address),
       "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
       : "memory");
-}
-
-// `bytes` (a multiple of 16) into L2, asked for by one thread (sm_90; nothing before it).
-__device__ __forceinline__ void prefetch_l2_bulk(const void* global, int bytes) {
-  if constexpr (kSm90) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 }
 
 }  // namespace crosscurrent::cuda

@@ -352,10 +352,10 @@ int main(int argc, char** argv, void (*check)(Report&), void (*bench)(Report&)) 
       what = word;
     }
   }
-  Report report(json);
+  Report report(json, what == "small");
   try {
     if (what != "bench") check(report);
-    if (what != "check") {
+    if (what != "check" && what != "small") {
       cudaDeviceProp device{};
       check_cuda(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
       const Ceilings& c = ceilings();

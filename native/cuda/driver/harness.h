@@ -116,7 +116,7 @@ Difference difference(const std::vector<float>& got, const std::vector<double>& 
 // Counts and prints; collects the JSON lines of a bench.
 class Report {
  public:
-  explicit Report(std::string json_file) : json_file_(std::move(json_file)) {}
+  Report(std::string json_file, bool small) : json_file_(std::move(json_file)), small_(small) {}
   ~Report();
 
   void expect(bool condition, const std::string& what);
@@ -145,11 +145,15 @@ class Report {
   void measured(const Measured& m);
   void line(const std::string& json);  // any other JSON object, one line
 
+  // Whether checks should be few and small: under compute-sanitizer.
+  bool small() const { return small_; }
+
   int failed() const { return failed_; }
   int passed() const { return passed_; }
 
  private:
   std::string json_file_, lines_;
+  bool small_;
   int passed_ = 0, failed_ = 0;
 };
 
@@ -179,8 +183,8 @@ struct Ceilings {
 };
 const Ceilings& ceilings();
 
-// `driver check` or `driver bench [--json FILE]` (JSON lines); no word: both. Exit status 1 when a check
-// failed.
+// `driver check`, `driver small` (under compute-sanitizer) or `driver bench [--json FILE]` (JSON lines); no
+// word: check and bench. Exit status 1 when a check failed.
 int main(int argc, char** argv, void (*check)(Report&), void (*bench)(Report&));
 
 }  // namespace crosscurrent::cuda::driver

@@ -144,6 +144,11 @@ void check_row_invariance(Report& report, Rng& rng) {
 
 void check(Report& report) {
   Rng rng(kSeed);
+  if (report.small()) {
+    check_problem(report, {.m = 5, .n = 70, .k = 200, .bias = true, .row_class = RowClass::decode}, rng);
+    check_problem(report, {.m = 70, .n = 150, .k = 200, .bias = true}, rng);
+    return check_problem(report, {.m = 600, .n = 6500, .k = 72}, rng);  // wide tiles
+  }
   for (const RowClass row_class : {RowClass::prefill, RowClass::decode}) {
     for (const int64_t m : {1, 63, 64, 65, 129, 300}) {
       check_problem(report, {.m = m, .n = 150, .k = 200, .bias = true, .row_class = row_class}, rng);
