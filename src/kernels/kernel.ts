@@ -149,6 +149,8 @@ class Call {
     const lengths = this.#readInputs();
     const out = this.#readOut(lengths);
     solveAxes(name, { ...declaration.inputs, ...declaration.outputs }, lengths, this.#axes, spec.free ?? []);
+    const keys = this.#axes.get('keys'); // of attention: rows of their own
+    if (keys !== undefined && !this.#objects.has('cache')) this.#options.firstKey ??= Int32Array.of(0, keys);
     for (const [key, type] of Object.entries(declaration.attrs))
       if (type === 'i32' && this.#attrs[key] === undefined) this.#attrs[key] = this.#axes.get(key) as number;
     this.#makeResults(out);

@@ -1,0 +1,54 @@
+// Attention in f64, from its formula, one query at a time.
+import type { Numbers } from './rows.js';
+
+export interface AttentionShape {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  scale: number;
+  window: number;
+  softcap: number;
+  causal: boolean;
+  /** [seqs + 1] */
+  first: Numbers;
+  firstKey: Numbers;
+}
+
+/** `y = softmax(scale · q·kᵀ + mask) · v`; the queries of a sequence are its last tokens. */
+export function flashAttention(
+  q: Numbers,
+  k: Numbers,
+  v: Numbers,
+  sinks: Numbers | undefined,
+  shape: AttentionShape,
+): Float64Array {
+  const { heads, kvHeads, headDim, scale, window, softcap, causal, first, firstKey } = shape;
+  const y = new Float64Array(q.length);
+  for (let seq = 0; seq + 1 < first.length; seq++) {
+    const [begin, end, firstRow] = [first[seq]!, first[seq + 1]!, firstKey[seq]!];
+    const keys = firstKey[seq + 1]! - firstRow;
+    for (let query = begin; query < end; query++) {
+      const position = causal ? keys - (end - query) : keys - 1;
+      const lowest = window > 0 ? Math.max(0, position - window + 1) : 0;
+      for (let head = 0; head < heads; head++) {
+        const at = (query * heads + head) * headDim;
+        const place = (key: number): number =>
+          ((firstRow + key) * kvHeads + Math.floor((head * kvHeads) / heads)) * headDim;
+        const scores: number[] = [];
+        for (let key = lowest; key <= position; key++) {
+          let dot = 0;
+          for (let d = 0; d < headDim; d++) dot += q[at + d]! * k[place(key) + d]!;
+          scores.push(softcap > 0 ? softcap * Math.tanh((scale * dot) / softcap) : scale * dot);
+        }
+        const sink = sinks ? sinks[head]! : Number.NEGATIVE_INFINITY;
+        const largest = scores.reduce((a, b) => Math.max(a, b), sink);
+        const weights = scores.map((score) => Math.exp(score - largest));
+        const total = weights.reduce((a, b) => a + b, Math.exp(sink - largest));
+        weights.forEach((weight, i) => {
+          for (let d = 0; d < headDim; d++) y[at + d] = y[at + d]! + (weight / total) * v[place(lowest + i) + d]!;
+        });
+      }
+    }
+  }
+  return y;
+}
