@@ -127,7 +127,8 @@ export class SchedulerLoop {
     const isNew = state.processed === 0;
     const resume = isNew ? prefix?.adopt(queued) : undefined;
     const missing = state.pagesMissing(state.ids.length);
-    const spare = this.#ready().length > 0 ? Math.min(state.pagesMissing(task.capacity) - missing, 1) : 0;
+    const isCautious = missing > 0 && !this.#isStuck && this.#ready().length > 0;
+    const spare = isCautious ? Math.min(state.pagesMissing(task.capacity) - missing, 1) : 0;
     const hasRoom =
       memory.makeRoom(missing, this.#queue, { rank, takesHeld: state.hadRoom, takesIdle: this.#isStuck }) &&
       memory.makeRoom(missing + spare, this.#queue, { rank: null, takesHeld: false });

@@ -101,13 +101,19 @@ export class Scheduler {
   replace(twin: SequenceState, state: SequenceState): Promise<void> {
     return this.#pinned([twin, state], async () => {
       twin.reset();
-      await this.#freePages(() => state.openPages);
-      const pagePairs = Int32Array.from(state.shareWith(twin));
-      if (state.processed === 0) return;
-      // nobody needs to wait for the copy: it runs before any later call on either sequence, or on the pages they then give back
-      this.#runner.copy(Int32Array.of(state.slot, twin.slot), pagePairs).catch(() => {
-        twin.lost = true;
-      });
+      await this.#withPages(
+        () => state.openPages,
+        () => this.#share(state, twin),
+      );
+    });
+  }
+
+  /** Nobody needs to wait for the copy: it runs before any later call on either sequence, or on the pages they then give back. */
+  #share(state: SequenceState, twin: SequenceState): void {
+    const pagePairs = Int32Array.from(state.shareWith(twin));
+    if (state.processed === 0) return;
+    this.#runner.copy(Int32Array.of(state.slot, twin.slot), pagePairs).catch(() => {
+      twin.lost = true;
     });
   }
 
@@ -122,8 +128,10 @@ export class Scheduler {
   /** Fills an empty sequence from saved bytes; `tokens` is what its `span` was. */
   restore(state: SequenceState, bytes: Uint8Array, tokens: number): Promise<void> {
     return this.#pinned([state], async () => {
-      await this.#freePages(() => state.pagesMissing(tokens));
-      state.grow(tokens);
+      await this.#withPages(
+        () => state.pagesMissing(tokens),
+        () => state.grow(tokens),
+      );
       state.hadRoom = true;
       await this.#runner.restore(bytes, state.slot, Int32Array.from(state.pages));
     });
@@ -154,8 +162,11 @@ export class Scheduler {
   /** Copies the last page, which others hold too and which will be written to. Where no page is free, the sequence is run again when it is next used. */
   async #ownLastPage(state: SequenceState): Promise<void> {
     try {
-      await this.#freePages(() => 1);
-      await this.#runner.copy(noPages, Int32Array.from(state.ownLastPage()));
+      const pair = await this.#withPages(
+        () => 1,
+        () => state.ownLastPage(),
+      );
+      await this.#runner.copy(noPages, Int32Array.from(pair));
     } catch (error) {
       state.drop();
       if (!(error instanceof CrosscurrentError && error.code === 'OUT_OF_MEMORY')) throw error;
@@ -246,13 +257,13 @@ export class Scheduler {
     }
   }
 
-  /** Waits until so many pages are free; they are to be taken at once. @throws CrosscurrentError OUT_OF_MEMORY, DISPOSED */
-  async #freePages(count: () => number): Promise<void> {
+  /** Waits until so many pages are free, and has them taken before anybody else can. @throws CrosscurrentError OUT_OF_MEMORY, DISPOSED */
+  async #withPages<T>(count: () => number, take: () => T): Promise<T> {
     this.#waitingCalls++;
     try {
       for (;;) {
         this.#checkOpen();
-        if (this.#memory.makeRoom(count(), this.#loop.queue, { takesHeld: true })) return;
+        if (this.#memory.makeRoom(count(), this.#loop.queue, { takesHeld: true })) return take();
         if (this.#loop.isInCall) await this.#loop.callEnded();
         else if (this.#calls > this.#waitingCalls) await setTimeout(1);
         else throw this.#loop.noRoom(count());
