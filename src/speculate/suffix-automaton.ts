@@ -53,8 +53,7 @@ export class SuffixAutomaton {
         length = Math.min(length, this.#length[at] as number);
       }
       const next = this.#next[at]?.get(token);
-      if (next === undefined) return [];
-      [at, length] = [next, length + 1];
+      [at, length] = next === undefined ? [0, 0] : [next, length + 1];
     }
     const found = new Set<number>();
     while (at > 0 && length >= minLength && found.size < count) {
