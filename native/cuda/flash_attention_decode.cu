@@ -260,38 +260,16 @@ class Rows {
       : p_(p), shared_q_(reinterpret_cast<uint4*>(merge) + threadIdx.x % 32) {}
 
   __device__ void begin(const Slot& slot) {
-    const AttentionSequences& s = p_.args.sequences;
-    const int lane = threadIdx.x % 32;
-    const int first = s.first[slot.seq], count = (s.first[slot.seq + 1] - first) * p_.group;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = slot.row_tile * kDecodeRows + lane / 4 + 8 * half;
-      const bool exists = row < count;
-      node_[half] = exists ? first + row / p_.group : -1;
-      // rows that do not exist see every key of zeros
-      position_[half] = exists ? s.position[node_[half]] : INT_MAX;
-      low_[half] = exists ? lowest_key(position_[half], p_.args.window) : 0;
-      const int64_t head = slot.head * p_.group + row % p_.group;
-      const bf16* q = p_.args.q + (exists ? node_[half] * p_.args.q_stride + head * kDim : 0);
-      q += 2 * (lane % 4);
-#pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-        const int k = kSharesQueries ? threadIdx.x / 32 * kSteps + i : i;
-        const auto* at = reinterpret_cast<const uint32_t*>(q + 16 * k);
-        q_[i][half] = exists ? at[0] : 0;
-        q_[i][half + 2] = exists ? at[4] : 0;
-      }
-      max_[half] = -INFINITY;
-      total_[half] = 0;
-    }
+    max_[0] = max_[1] = -INFINITY;
+    total_[0] = total_[1] = 0;
 #pragma unroll
     for (auto& column : sum_) column[0] = column[1] = column[2] = column[3] = 0;
-    if constexpr (kSharesQueries) {
-#pragma unroll
-      for (int i = 0; i < kSteps; ++i)
-        shared_q_[(threadIdx.x / 32 * kSteps + i) * 32] = make_uint4(q_[i][0], q_[i][1], q_[i][2], q_[i][3]);
-      __syncthreads();
-    }
+    const bool known = slot.seq == seq_ && slot.head == head_ && slot.row_tile == row_tile_;
+    if (known && !kSharesQueries) return;  // the next split of the same queries
+    seq_ = slot.seq;
+    head_ = slot.head;
+    row_tile_ = slot.row_tile;
+    load();
   }
 
   __device__ void add(const Slot& slot, const unsigned char* keys, const unsigned char* values) {
@@ -373,10 +351,7 @@ class Rows {
   // All warps of the block: their parts in order of warps, to the partial results.
   __device__ void end(const Slot& slot, float2 (*stats)[kDecodeRows], float* merge) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const AttentionSequences& sequences = p_.args.sequences;
-    const int first = sequences.first[slot.seq];
-    const int rows =
-        min(kDecodeRows, (sequences.first[slot.seq + 1] - first) * p_.group - slot.row_tile * kDecodeRows);
+    const int rows = rows_;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float total = total_[half];
@@ -387,7 +362,7 @@ class Rows {
     __syncthreads();
     const auto partial = [&](int row) {
       const int at = slot.row_tile * kDecodeRows + row;
-      return p_.partials.at(first + at / p_.group, p_.args.heads, slot.head * p_.group + at % p_.group,
+      return p_.partials.at(first_ + at / p_.group, p_.args.heads, slot.head * p_.group + at % p_.group,
                             slot.split);
     };
     const auto largest = [&](int row) {
@@ -434,7 +409,41 @@ class Rows {
   }
 
  private:
+  __device__ void load() {
+    const AttentionSequences& s = p_.args.sequences;
+    const int lane = threadIdx.x % 32;
+    first_ = s.first[seq_];
+    const int count = (s.first[seq_ + 1] - first_) * p_.group;
+    rows_ = min(kDecodeRows, count - row_tile_ * kDecodeRows);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = row_tile_ * kDecodeRows + lane / 4 + 8 * half;
+      const bool exists = row < count;
+      node_[half] = exists ? first_ + row / p_.group : -1;
+      // rows that do not exist see every key of zeros
+      position_[half] = exists ? s.position[node_[half]] : INT_MAX;
+      low_[half] = exists ? lowest_key(position_[half], p_.args.window) : 0;
+      const int64_t head = head_ * p_.group + row % p_.group;
+      const bf16* q = p_.args.q + (exists ? node_[half] * p_.args.q_stride + head * kDim : 0);
+      q += 2 * (lane % 4);
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        const int k = kSharesQueries ? threadIdx.x / 32 * kSteps + i : i;
+        const auto* at = reinterpret_cast<const uint32_t*>(q + 16 * k);
+        q_[i][half] = exists ? at[0] : 0;
+        q_[i][half + 2] = exists ? at[4] : 0;
+      }
+    }
+    if constexpr (kSharesQueries) {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i)
+        shared_q_[(threadIdx.x / 32 * kSteps + i) * 32] = make_uint4(q_[i][0], q_[i][1], q_[i][2], q_[i][3]);
+      __syncthreads();
+    }
+  }
+
   const Problem& p_;
+  int seq_ = -1, head_ = 0, row_tile_ = 0, first_ = 0, rows_ = 0;
   int node_[2], position_[2], low_[2];
   float max_[2], total_[2];
   static constexpr int kSteps = kDim / 16 / (kSharesQueries ? kDecodeWarps : 1);
@@ -444,7 +453,8 @@ class Rows {
 };
 
 template <int kDim, int kStages>
-__global__ void __launch_bounds__(kThreads) flash_attention_decode_kernel(const __grid_constant__ Problem p) {
+__global__ void __launch_bounds__(kThreads, kDim == 256 ? 1 : 2)
+    flash_attention_decode_kernel(const __grid_constant__ Problem p) {
   extern __shared__ __align__(128) unsigned char shared[];
   using Tiles = Loader<kDim>;
   constexpr int kRing = kStages * 2 * Tiles::kTileBytes;
@@ -467,11 +477,12 @@ __global__ void __launch_bounds__(kThreads) flash_attention_decode_kernel(const 
   while (true) {
     loader.next(slots[behind], keys(behind), values(behind));
     copy_async_commit();
-    copy_async_wait<kStages - 1>();
     __syncwarp();
     const Slot slot = slots[stage];
     if (slot.flags & kStop) break;
     if (slot.flags & kBegins) rows.begin(slot);
+    copy_async_wait<kStages - 1>();
+    __syncwarp();
     if (slot.flags & kHasKeys) rows.add(slot, keys(stage), values(stage));
     if (slot.flags & kEnds) rows.end(slot, stats, merge);
     __syncwarp();
