@@ -31,9 +31,9 @@ struct Tile {
   static constexpr int kRoundTokens = kSplits * kScanSteps;
   static constexpr int kTokens = kScanRounds * kRoundTokens;
   static constexpr int kElements = kTokens * kChannels;
-  static constexpr int kVector = 16 / sizeof(T);              // of b and c, elements
-  static constexpr int kRowVectors = kScanStates / kVector;   // of b; of c as many
-  static constexpr int kVectors = 2 * kRowVectors * kTokens;  // of a tile
+  static constexpr int kVector = 16 / sizeof(T);             // of b and c, elements
+  static constexpr int kRowVectors = kScanStates / kVector;  // of b; of c as many
+  static constexpr int kVectors = kRowVectors * kTokens;     // of a tile
   static_assert(kElements / 4 == kThreads, "each thread copies four channels of one token of each operand");
 
   T raw[4][3][kTokens][kChannels];   // x, dt and z of four tiles; y takes the place of x
@@ -46,48 +46,53 @@ struct Tile {
 // What a block is at work on; the same for all its threads.
 struct Work {
   const SelectiveScanArgs& args;
-  int64_t first;  // token of the sequence
-  int count;      // of its tokens
-  int channel;    // first of the block
-  int channels;   // of all blocks
-  bool vectors;   // groups of four channels and of 16 bytes of states are whole and aligned everywhere
+  int first;     // token of the sequence
+  int count;     // of its tokens
+  int channel;   // first of the block
+  int channels;  // of all blocks
 };
 
+// Tokens and strides in bytes fit 32 bits, their product does not.
 template <class T>
-__device__ __forceinline__ const T* row(const void* data, int64_t token, int64_t stride) {
-  return static_cast<const T*>(data) + token * stride;
+__device__ __forceinline__ const T* row(const void* data, int token, int64_t stride) {
+  const auto bytes = static_cast<uint32_t>(stride) * static_cast<uint32_t>(sizeof(T));
+  return reinterpret_cast<const T*>(static_cast<const char*>(data) +
+                                    static_cast<uint64_t>(static_cast<uint32_t>(token)) * bytes);
 }
 
-// This thread's four channels of tile `index`: of x, dt and z in, and y out.
-template <class T, class Tile>
+// This thread's four channels of tile `index`: of x, dt and z in, and y out. With kVectors groups of four
+// channels and of 16 bytes of states are whole and aligned everywhere.
+template <bool kVectors, class T, class Tile>
 __device__ __forceinline__ void fetch_inputs(Tile& tile, const Work& work, int index) {
   constexpr int kColumns = sizeof(tile.raw[0][0][0]) / sizeof(T) / 4;
   const int token = threadIdx.x / kColumns, column = 4 * (threadIdx.x % kColumns);
-  const bool exists = index * Tile::kTokens + token < work.count;
-  const int64_t at = work.first + int64_t{index} * Tile::kTokens + token;
-  const int left = work.channels - work.channel - column;
+  const int left = index * Tile::kTokens + token < work.count ? work.channels - work.channel - column : 0;
   const auto load = [&](int operand, const void* data, int64_t stride) {
     T* const to = &tile.raw[index & 3][operand][token][column];
-    const T* const from = row<T>(data, at, stride) + work.channel + column;
-    if (work.vectors) return copy_async<4 * sizeof(T)>(to, from, exists && left > 0 ? 4 * sizeof(T) : 0);
-    for (int j = 0; j < 4; ++j) to[j] = exists && j < left ? from[j] : from_float<T>(0.0f);
+    const T* const from =
+        row<T>(data, work.first + index * Tile::kTokens + token, stride) + (work.channel + column);
+    if constexpr (kVectors) {
+      copy_async<4 * sizeof(T)>(to, from, left > 0 ? 4 * sizeof(T) : 0);
+    } else {
+      for (int j = 0; j < 4; ++j) to[j] = j < left ? from[j] : from_float<T>(0.0f);
+    }
   };
   load(0, work.args.x, work.args.x_stride);
   load(1, work.args.dt, work.args.dt_stride);
   if (work.args.z != nullptr) load(2, work.args.z, work.args.z_stride);
 }
 
-template <class T, class Tile>
+template <bool kVectors, class T, class Tile>
 __device__ __forceinline__ void store_outputs(Tile& tile, const Work& work, int index) {
   constexpr int kColumns = sizeof(tile.raw[0][0][0]) / sizeof(T) / 4;
   const int token = threadIdx.x / kColumns, column = 4 * (threadIdx.x % kColumns);
   const int left = work.channels - work.channel - column;
   if (index * Tile::kTokens + token >= work.count || left <= 0) return;
   const T* const from = &tile.raw[index & 3][0][token][column];
-  T* const to = const_cast<T*>(row<T>(work.args.y, work.first + int64_t{index} * Tile::kTokens + token,
-                                      work.args.y_stride)) +
-                work.channel + column;
-  if (work.vectors) {
+  T* const to =
+      const_cast<T*>(row<T>(work.args.y, work.first + index * Tile::kTokens + token, work.args.y_stride)) +
+      (work.channel + column);
+  if constexpr (kVectors) {
     using Four = std::conditional_t<sizeof(T) == 2, uint2, uint4>;
     *reinterpret_cast<Four*>(to) = *reinterpret_cast<const Four*>(from);
   } else {
@@ -96,26 +101,26 @@ __device__ __forceinline__ void store_outputs(Tile& tile, const Work& work, int 
   }
 }
 
-template <class T, class Tile>
+template <bool kVectors, class T, class Tile>
 __device__ __forceinline__ void fetch_bc(Tile& tile, const Work& work, int index) {
 #pragma unroll
   for (int i0 = 0; i0 < Tile::kVectors; i0 += Tile::kThreads) {
     const int i = i0 + threadIdx.x;
     if (i >= Tile::kVectors) break;
-    const int token = i / (2 * Tile::kRowVectors), is_c = i / Tile::kRowVectors % 2;
-    const int state = i % Tile::kRowVectors * Tile::kVector;
-    const bool exists = index * Tile::kTokens + token < work.count;
-    T* const to = &tile.bc[index & 1][token][is_c][state];
-    const T* const from =
-        row<T>(is_c ? work.args.c : work.args.b, work.first + int64_t{index} * Tile::kTokens + token,
-               is_c ? work.args.c_stride : work.args.b_stride) +
-        state;
-    const int left = exists ? static_cast<int>(work.args.states) - state : 0;
-    if (work.vectors) {
-      copy_async_16(to, from, left >= Tile::kVector ? 16 : 0);
-    } else {
-      for (int j = 0; j < Tile::kVector; ++j) to[j] = j < left ? from[j] : from_float<T>(0.0f);
-    }
+    const int token = i / Tile::kRowVectors, state = i % Tile::kRowVectors * Tile::kVector;
+    const int left =
+        index * Tile::kTokens + token < work.count ? static_cast<int>(work.args.states) - state : 0;
+    const auto load = [&](int is_c, const void* data, int64_t stride) {
+      T* const to = &tile.bc[index & 1][token][is_c][state];
+      const T* const from = row<T>(data, work.first + index * Tile::kTokens + token, stride) + state;
+      if constexpr (kVectors) {
+        copy_async_16(to, from, left >= Tile::kVector ? 16 : 0);
+      } else {
+        for (int j = 0; j < Tile::kVector; ++j) to[j] = j < left ? from[j] : from_float<T>(0.0f);
+      }
+    };
+    load(0, work.args.b, work.args.b_stride);
+    load(1, work.args.c, work.args.c_stride);
   }
 }
 
@@ -132,20 +137,16 @@ __device__ __forceinline__ void sum_quarters(float (&v)[kScanSteps], int quarter
   }
 }
 
-template <class T, int kChannels, int kSplits>
+template <class T, int kChannels, int kSplits, bool kVectors>
 __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
-    selective_scan_kernel(const __grid_constant__ SelectiveScanArgs args, bool vectors) {
+    selective_scan_kernel(const __grid_constant__ SelectiveScanArgs args) {
   using Tile = Tile<T, kChannels, kSplits>;
   extern __shared__ __align__(16) unsigned char shared[];
   Tile& tile = *reinterpret_cast<Tile*>(shared);
   const int seq = blockIdx.y;
-  const int64_t first = args.sequences.first[seq];
-  const Work work{args,
-                  first,
-                  static_cast<int>(args.sequences.first[seq + 1] - first),
-                  static_cast<int>(blockIdx.x) * kChannels,
-                  static_cast<int>(args.channels),
-                  vectors};
+  const int first = args.sequences.first[seq];
+  const Work work{args, first, args.sequences.first[seq + 1] - first,
+                  static_cast<int>(blockIdx.x) * kChannels, static_cast<int>(args.channels)};
 
   // a warp is 8 channels, or 4 channels in two splits; warps of the same channels meet at a barrier of their
   // own
@@ -174,15 +175,15 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
   float4(&gates)[4] = tile.gates[threadIdx.x / 4];
 
   const int tiles = (work.count + Tile::kTokens - 1) / Tile::kTokens;
-  fetch_inputs<T>(tile, work, 0);
-  fetch_bc<T>(tile, work, 0);
+  fetch_inputs<kVectors, T>(tile, work, 0);
+  fetch_bc<kVectors, T>(tile, work, 0);
   copy_async_commit();
   for (int index = 0; index < tiles; ++index) {
     copy_async_wait<0>();
     __syncthreads();
-    if (index > 0) store_outputs<T>(tile, work, index - 1);
-    fetch_inputs<T>(tile, work, index + 1);
-    fetch_bc<T>(tile, work, index + 1);
+    if (index > 0) store_outputs<kVectors, T>(tile, work, index - 1);
+    fetch_inputs<kVectors, T>(tile, work, index + 1);
+    fetch_bc<kVectors, T>(tile, work, index + 1);
     copy_async_commit();
 
 #pragma unroll
@@ -229,18 +230,20 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
       // the true state before this stretch, and after it
       static_assert(kScanRounds == 2, "the carry of round r is carry[r]");
       float4 state = tile.carry[round][column][quarter];
-      constexpr int kBatch = kSplits <= 3 ? 2 : 3;  // loads in flight
-      for (int before = 0; before < split; before += kBatch) {
+      constexpr int kBatch = 2;  // loads in flight
+#pragma unroll
+      for (int before = 0; before < kSplits - 1; before += kBatch) {
+        if (before >= split) break;
         float4 added[kBatch], kept[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-          if (before + i >= split) break;
+          if (before + i >= split) continue;
           added[i] = tile.parts[round][before + i][0][column][quarter];
           kept[i] = tile.parts[round][before + i][1][column][quarter];
         }
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-          if (before + i >= split) break;
+          if (before + i >= split) continue;
 #pragma unroll
           for (int j = 0; j < 4; ++j)
             (&state.x)[j] = __fmaf_rn((&kept[i].x)[j], (&state.x)[j], (&added[i].x)[j]);
@@ -276,7 +279,7 @@ __global__ void __launch_bounds__(4 * kChannels * kSplits, 1)
 
   copy_async_wait<0>();
   __syncthreads();
-  if (tiles > 0) store_outputs<T>(tile, work, tiles - 1);
+  if (tiles > 0) store_outputs<kVectors, T>(tile, work, tiles - 1);
   if (split == 0) {
     const float4 last = tile.carry[0][column][quarter];
 #pragma unroll
@@ -313,7 +316,7 @@ void check_pointers(const SelectiveScanArgs& args) {
   check_pointer("selective_scan: slot", args.sequences.slot, 4);
   check_pointer("selective_scan: length", args.sequences.length, 4);
   const auto check_stride = [](const char* operand, int64_t stride, int64_t width) {
-    check(stride >= width && stride < int64_t{1} << 31, operand, std::to_string(width) + " to 2^31 - 1",
+    check(stride >= width && stride < int64_t{1} << 29, operand, std::to_string(width) + " to 2^29 - 1",
           stride);
   };
   check_stride("selective_scan: x_stride", args.x_stride, args.channels);
@@ -338,23 +341,30 @@ bool all_vectors(const SelectiveScanArgs& args) {
          aligned(args.y, args.y_stride, four);
 }
 
-template <class T, int kChannels, int kSplits>
+template <class T, int kChannels, int kSplits, bool kVectors>
 void run(const SelectiveScanArgs& args, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(args.channels, kChannels));
-  launch(selective_scan_kernel<T, kChannels, kSplits>,
+  launch(selective_scan_kernel<T, kChannels, kSplits, kVectors>,
          {.grid = dim3(blocks, static_cast<unsigned>(args.sequences.seqs)),
           .block = dim3(4 * kChannels * kSplits),
           .shared_bytes = sizeof(Tile<T, kChannels, kSplits>),
           .stream = stream},
-         args, all_vectors(args));
+         args);
+}
+
+template <class T, int kIndex>
+void run_vectors(const SelectiveScanArgs& args, cudaStream_t stream) {
+  run<T, kScanTiles[kIndex].channels, kScanTiles[kIndex].splits, true>(args, stream);
 }
 
 template <class T>
 void with_tile(const SelectiveScanArgs& args, const SelectiveScanTile& tile, cudaStream_t stream) {
   static_assert(std::size(kScanTiles) == 3);
-  if (tile == kScanTiles[0]) return run<T, kScanTiles[0].channels, kScanTiles[0].splits>(args, stream);
-  if (tile == kScanTiles[1]) return run<T, kScanTiles[1].channels, kScanTiles[1].splits>(args, stream);
-  run<T, kScanTiles[2].channels, kScanTiles[2].splits>(args, stream);
+  // element by element: one tile for all
+  if (!all_vectors(args)) return run<T, kScanTiles[0].channels, kScanTiles[0].splits, false>(args, stream);
+  if (tile == kScanTiles[0]) return run_vectors<T, 0>(args, stream);
+  if (tile == kScanTiles[1]) return run_vectors<T, 1>(args, stream);
+  run_vectors<T, 2>(args, stream);
 }
 
 }  // namespace
