@@ -88,6 +88,40 @@ def peers_matmul(report):
                flop=2 * m * n * k, launches=4)
 
 
+def peers_ssm_step(report):
+    """A plain decode step of ssd in Triton (Δ and decay given): one read and one write of the f32 state."""
+    try:
+        import triton
+        import triton.language as tl
+    except ImportError as error:
+        return print(f"ssm_step: no peer: {error}")
+
+    @triton.jit
+    def step(state, x, b, c, delta, decay, y, HEADS: tl.constexpr, ROWS: tl.constexpr, STATES: tl.constexpr,
+             BLOCK: tl.constexpr):
+        seq, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
+        rows, n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, STATES)
+        at = state + (tl.program_id(0) * ROWS + rows[:, None]) * STATES + n[None, :]
+        dx = tl.load(delta + seq * HEADS + head) * tl.load(x + tl.program_id(0) * ROWS + rows).to(tl.float32)
+        s = tl.load(at) * tl.load(decay + seq * HEADS + head)
+        s += dx[:, None] * tl.load(b + seq * STATES + n).to(tl.float32)[None, :]
+        tl.store(at, s)
+        out = tl.sum(s * tl.load(c + seq * STATES + n).to(tl.float32)[None, :], 1)
+        tl.store(y + tl.program_id(0) * ROWS + rows, out.to(tl.bfloat16))
+
+    heads, rows, states, block = 80, 64, 128, 16
+    for seqs in (1, 64, 256):
+        size = 8 * seqs * heads * rows * states
+        sets = rotation(size)
+        state = [torch.randn(seqs, heads, rows, states, device="cuda") for _ in range(sets)]
+        x, y = random_bf16(seqs, heads, rows), random_bf16(seqs, heads, rows)
+        b, c = random_bf16(seqs, states), random_bf16(seqs, states)
+        delta, decay = torch.rand(seqs, heads, device="cuda"), torch.rand(seqs, heads, device="cuda")
+        report("triton ssd step", f"H80 P64 N128 B{seqs}",
+               lambda i: step[(seqs * heads, rows // block)](state[i], x, b, c, delta, decay, y, heads, rows, states,
+                                                             block, num_warps=4), sets, bytes=size)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("families", nargs="*")
