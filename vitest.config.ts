@@ -8,7 +8,7 @@ export default defineConfig({
     // Tests and examples import the package by its name and get the sources, not a stale dist/.
     alias: [
       { find: /^crosscurrent$/, replacement: source('index.ts') },
-      { find: /^crosscurrent\/(graph)$/, replacement: source('$1/index.ts') },
+      { find: /^crosscurrent\/(graph|kernels)$/, replacement: source('$1/index.ts') },
     ],
   },
   test: {

@@ -2,7 +2,9 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { CrosscurrentError } from '../errors.js';
 import { version } from '../version.js';
+import { benchCommand } from './bench.js';
 import { chat } from './chat.js';
+import { checkCommand } from './check.js';
 import { devicesCommand } from './devices.js';
 import { generate } from './generate.js';
 import { inspectCommand } from './inspect.js';
@@ -70,6 +72,24 @@ program
   .description('what models can run on here')
   .option('--json', 'one JSON array')
   .action(devicesCommand);
+
+program
+  .command('check')
+  .description('hold every kernel of this machine against its formula in f64, at every level')
+  .argument('[op...]', 'only these')
+  .option('--threads <n>', 'most threads', integer)
+  .option('--json', 'one JSON object')
+  .action(checkCommand);
+
+program
+  .command('bench')
+  .description('time the kernels on sizes of models')
+  .argument('[op...]', 'only these')
+  .option('--threads <n>', 'most threads', integer)
+  .option('--isa <level>', 'level of the kernels (`devices` lists them)')
+  .option('--seconds <x>', 'time for a case (default: 0.5)', number)
+  .option('--json <file>', 'write the results there')
+  .action(benchCommand);
 
 // `crosscurrent generate … | head` closes the pipe early: nobody is left to write for
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));

@@ -189,4 +189,6 @@ export interface NativeAddon {
   /** The rows that the cache then holds. */
   appendKv(cache: KvCacheHandle, arrays: readonly unknown[], threads: number, control?: ControlHandle): Promise<number>;
   truncateKv(cache: KvCacheHandle, length: number): Promise<number>;
+  /** Bytes read (0), f32 (1) or int8 (2) operations a second; 0 where this machine has no such instruction. */
+  probe(kind: 0 | 1 | 2, threads: number): Promise<number>;
 }
