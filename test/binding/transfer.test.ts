@@ -1,15 +1,19 @@
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { expect, it } from 'vitest';
 import { devices, openBytes } from '../../src/native/index.js';
 import { open, safetensors, stepOf, tinyModel } from './support.js';
 
-/** Longest time the event loop was held, in milliseconds. */
-async function longestGap(work: () => Promise<unknown>): Promise<number> {
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  delay.enable();
+/** How often the event loop came round while something was under way. */
+async function turnsDuring(work: () => Promise<unknown>): Promise<number> {
+  let turns = 0;
+  let goes = true;
+  const count = (): void => {
+    turns++;
+    if (goes) setImmediate(count);
+  };
+  setImmediate(count);
   await work();
-  delay.disable();
-  return delay.max / 1e6;
+  goes = false;
+  return turns;
 }
 
 it('logits of many rows arrive whole', async () => {
@@ -30,14 +34,14 @@ it('logits of many rows arrive whole', async () => {
 it('a large tensor arrives whole, and large bytes go in, in turns', async () => {
   const bytes = safetensors({ a: [1 << 22], b: [3] });
   let tensor: Uint8Array = new Uint8Array(0);
-  const gap = await longestGap(async () => {
+  const turns = await turnsDuring(async () => {
     using file = await openBytes(bytes, 'large.safetensors');
     tensor = await file.read('a');
   });
   expect(tensor).toHaveLength(4 << 22);
   expect(Buffer.compare(tensor, bytes.subarray(bytes.length - (4 << 22) - 12, bytes.length - 12))).toBe(0);
-  // 5 ms on an idle machine; a shared one may not run us for longer than that
-  expect(gap).toBeLessThan(50);
+  // 16 MiB in and 16 MiB out, a MiB a turn
+  expect(turns).toBeGreaterThanOrEqual(32);
 });
 
 it('info of a file with many tensors', async () => {
@@ -77,7 +81,7 @@ it('copies of slots and pages are in order with the steps', async () => {
 
 it('devices', () => {
   const [cpu] = devices();
-  expect(cpu).toMatchObject({ kind: 'cpu', isa: expect.stringMatching(/^\w+$/), name: expect.any(String) });
+  expect(cpu).toMatchObject({ kind: 'cpu', isa: expect.stringMatching(/^[\w-]+$/), name: expect.any(String) });
   expect(cpu!.threads).toBeGreaterThan(0);
   expect(cpu!.availableBytes).toBeGreaterThan(0);
 });
