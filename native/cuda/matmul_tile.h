@@ -21,17 +21,11 @@ inline int64_t stream_row_tiles(const PackedShape& s) {
   return s.gated ? ceil_div<int64_t>(s.n / 2, 8) : ceil_div<int64_t>(s.n, kTileRows);
 }
 
-// Tiles a block, so that the busiest multiprocessor has least to do; of equals the most, for x is read by
-// each block.
+// Tiles a block: the fewest with which all blocks run at once, two a multiprocessor. Fewer warps than that do
+// not keep memory busy, and more blocks read x more often.
 inline int stream_tiles(const Arch& arch, const PackedShape& s, int64_t m) {
-  const int64_t tiles = stream_row_tiles(s);
-  int best = 1;
-  int64_t least = INT64_MAX;
-  for (int t = 1; t <= most_stream_tiles(m); ++t) {
-    const int64_t load = t * ceil_div<int64_t>(ceil_div<int64_t>(tiles, t), arch.sms);
-    if (load <= least) least = load, best = t;
-  }
-  return best;
+  const int64_t fewest = ceil_div<int64_t>(stream_row_tiles(s), 2 * arch.sms);
+  return static_cast<int>(std::clamp<int64_t>(fewest, 1, most_stream_tiles(m)));
 }
 
 // The wgmma kernel (matmul_sm90.cuh): rows of W times rows of x that a block holds.

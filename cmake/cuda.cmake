@@ -1,0 +1,37 @@
+# The CUDA kernels as a static library, and their drivers: programs that check and time them on a device.
+include_guard()
+set(CROSSCURRENT_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "as CMAKE_CUDA_ARCHITECTURES")
+set(CMAKE_CUDA_ARCHITECTURES ${CROSSCURRENT_CUDA_ARCHITECTURES})
+if(NOT CMAKE_CUDA_COMPILER)
+  find_program(CMAKE_CUDA_COMPILER nvcc PATHS /usr/local/cuda/bin REQUIRED)
+endif()
+enable_language(CUDA)
+# CMake 3.25 does not know that nvcc 13 has C++20, and adds no flag for nvcc's own default: 17 with extensions.
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_EXTENSIONS ON)
+string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
+if(CCACHE_PROGRAM)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+
+file(GLOB kernels CONFIGURE_DEPENDS native/cuda/*.cu)
+add_library(crosscurrent_cuda STATIC ${kernels})
+set_target_properties(crosscurrent_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+target_include_directories(crosscurrent_cuda PUBLIC . native)
+# -v: registers and spills of every kernel, read by scripts/check-spills.mjs.
+target_compile_options(crosscurrent_cuda PRIVATE -lineinfo -Xptxas=-v)
+
+# Drivers run on a machine with a Hopper GPU; here they only have to compile, for one architecture.
+file(GLOB drivers CONFIGURE_DEPENDS native/cuda/driver/*_driver.cu)
+add_library(cuda_harness OBJECT native/cuda/driver/harness.cu)
+set_target_properties(cuda_harness PROPERTIES CUDA_ARCHITECTURES 90a-real)
+target_include_directories(cuda_harness PUBLIC . native)
+add_custom_target(cuda DEPENDS crosscurrent_cuda)
+foreach(file IN LISTS drivers)
+  cmake_path(GET file STEM name)
+  add_executable(${name} ${file})
+  set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES 90a-real CUDA_RUNTIME_LIBRARY Static)
+  target_link_libraries(${name} PRIVATE crosscurrent_cuda cuda_harness)
+  add_dependencies(cuda ${name})
+endforeach()
