@@ -148,7 +148,7 @@ export class SchedulerLoop {
   async #resume(queued: Queued, states: Uint8Array, tokens: number): Promise<void> {
     const { prefix, runner } = this.#parts;
     const { task } = queued;
-    prefix?.count(task, tokens);
+    prefix?.count(queued, tokens);
     queued.inFlight = true;
     try {
       this.#call = states.length === 0 ? Promise.resolve() : runner.restore(states, task.state.slot, noPages);

@@ -88,6 +88,7 @@ export class Memory {
 
   #preempt(victim: Queued): void {
     victim.admitted = false;
+    victim.preempted = true;
     victim.task.state.drop();
     this.preemptions++;
   }

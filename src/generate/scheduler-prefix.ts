@@ -66,8 +66,9 @@ export class PrefixSharing {
     return this.#isRecurrent || first === 0 ? resume : new Uint8Array(0);
   }
 
-  /** Counts what was taken over. */
-  count(task: Task, tokens: number): void {
+  /** Counts what was taken over, save by a task that had run it itself. */
+  count({ task, preempted }: Queued, tokens: number): void {
+    if (preempted) return;
     if ((task.cachedTokens ?? 0) === 0) this.cache.hits++;
     this.cache.hitTokens += tokens;
     task.cachedTokens = (task.cachedTokens ?? 0) + tokens;

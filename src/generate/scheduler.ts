@@ -192,6 +192,7 @@ export class Scheduler {
       reject,
       admitted: false,
       started: false,
+      preempted: false,
       servedAt: this.#ranks.turn,
       ended: false,
       inFlight: false,

@@ -87,6 +87,8 @@ export interface Queued {
   admitted: boolean;
   /** Has been admitted at some time. */
   started: boolean;
+  /** Lost its pages and runs its tokens again. */
+  preempted: boolean;
   /** Turn in which it was last in a step. */
   servedAt: number;
   /** Ended: resolved, or to be rejected with `reason`. */

@@ -4,13 +4,15 @@ import type { SequenceState } from './sequence-state.js';
 /** One page of tokens after the pages above it. */
 export interface PrefixNode {
   readonly parent: PrefixNode | undefined;
-  readonly key: string;
+  readonly key: number;
+  /** The ids of its page: of two pages with one key, only the first to come is kept. */
+  readonly ids: Int32Array;
   /** Pages from the start to the end of this one, of `tokens` tokens each. */
   readonly depth: number;
   readonly tokens: number;
   /** The kv page, held once by the cache; -1 in models without attention. */
   readonly page: number;
-  readonly children: Map<string, PrefixNode>;
+  readonly children: Map<number, PrefixNode>;
   /** The recurrent states after its last token. */
   checkpoint: Uint8Array | undefined;
   /** False when it was evicted. */
@@ -57,7 +59,7 @@ export class PrefixCache {
   constructor(pool: PagePool, options: PrefixCacheOptions) {
     this.#pool = pool;
     this.#options = options;
-    this.#root = this.#node(undefined, '', -1);
+    this.#root = this.#node(undefined, 0, new Int32Array(0), -1);
   }
 
   get stats(): PrefixCacheStats {
@@ -81,7 +83,7 @@ export class PrefixCache {
     let node = this.#start(state, tokens);
     while ((node.depth + 1) * this.#options.pageTokens <= tokens) {
       const next = node.children.get(this.#key(state.ids, node.depth));
-      if (!next) break;
+      if (!next || !this.#matches(next, state.ids)) break;
       found.push(next);
       node = next;
     }
@@ -95,10 +97,12 @@ export class PrefixCache {
     while ((node.depth + 1) * pageTokens <= tokens) {
       const key = this.#key(state.ids, node.depth);
       let next = node.children.get(key);
+      if (next && !this.#matches(next, state.ids)) break;
       if (!next) {
         const page = paged ? (state.pages[node.depth] as number) : -1;
         if (paged) this.#pool.share(page);
-        next = this.#node(node, key, page);
+        const start = node.depth * pageTokens;
+        next = this.#node(node, key, Int32Array.from(state.ids.slice(start, start + pageTokens)), page);
         node.children.set(key, next);
         this.#nodes.add(next);
         this.#bytes += nodeBytes;
@@ -169,10 +173,11 @@ export class PrefixCache {
     if (node.page >= 0) this.#pool.release(node.page);
   }
 
-  #node(parent: PrefixNode | undefined, key: string, page: number): PrefixNode {
+  #node(parent: PrefixNode | undefined, key: number, ids: Int32Array, page: number): PrefixNode {
     return {
       parent,
       key,
+      ids,
       depth: parent ? parent.depth + 1 : 0,
       tokens: this.#options.pageTokens,
       page,
@@ -186,12 +191,17 @@ export class PrefixCache {
     return trail?.kept && trail.depth * trail.tokens <= tokens ? trail : this.#root;
   }
 
-  /** The ids of a page as a string of two code units each. */
-  #key(ids: readonly number[], page: number): string {
+  /** A hash of the ids of a page. */
+  #key(ids: readonly number[], page: number): number {
     const { pageTokens } = this.#options;
-    let key = '';
+    let hash = 0x811c9dc5;
     for (let i = page * pageTokens; i < (page + 1) * pageTokens; i++)
-      key += String.fromCharCode((ids[i] as number) & 0xffff, (ids[i] as number) >>> 16);
-    return key;
+      hash = Math.imul(hash ^ (ids[i] as number) ^ (hash >>> 15), 0x85ebca6b);
+    return hash;
+  }
+
+  #matches(node: PrefixNode, ids: readonly number[]): boolean {
+    const start = (node.depth - 1) * this.#options.pageTokens;
+    return node.ids.every((id, i) => id === ids[start + i]);
   }
 }
