@@ -217,6 +217,9 @@ export const signatureHash = ${signatureHash};
 `;
 }
 
+const isRecurrent = ({ kind }: Operand): boolean => kind === 'conv' || kind === 'scan';
+const kernelNames = new Set(readFileSync(join(root, 'src/kernels/index.ts'), 'utf8').match(/\w+/g));
+
 function reference(): string {
   const sections = declarations.map((declaration) => {
     const source = readFileSync(join(root, `src/ops/${kebab(declaration.name)}.ts`), 'utf8');
@@ -230,6 +233,21 @@ function reference(): string {
       `| \`${key}\` | ${role}${operand.optional ? ', optional' : ''} | ${operand.kind} | ${isState(operand) ? '' : `[${operand.axes.join(', ').replaceAll('*', '·')}]`} |`;
     const attrRow = ([key, type]: [string, AttrType]): string =>
       `| \`${key}\` | attribute | ${typeof type === 'object' ? type.join(' / ') : type} | |`;
+    const camel = (key: string): string => key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+    const results = [
+      ...Object.keys(declaration.outputs),
+      ...Object.keys(declaration.inputs).filter((key) => isRecurrent(declaration.inputs[key] as Operand)),
+    ];
+    const operands = Object.keys(declaration.inputs).filter((key) => declaration.inputs[key]?.kind !== 'kv');
+    const call = `const { ${results.map(camel).join(', ')} } = await ${camel(declaration.name)}({ ${[
+      ...operands,
+      ...Object.keys(declaration.attrs),
+    ]
+      .map(camel)
+      .join(', ')} });`;
+    const example = kernelNames.has(camel(declaration.name))
+      ? `\nOn typed arrays ([kernels.md](kernels.md)):\n\n\`\`\`ts\n${call}\n\`\`\`\n`
+      : '';
     return `## ${declaration.name}
 
 ${body}
@@ -241,7 +259,7 @@ ${[
   ...Object.entries(declaration.outputs).map(([key, operand]) => row(key, operand, 'output')),
   ...Object.entries(declaration.attrs).map(attrRow),
 ].join('\n')}
-`;
+${example}`;
   });
   return `<!-- ${note} -->
 # Ops
