@@ -47,6 +47,7 @@ export interface GenerationStats {
   readonly decodeMs: number;
   /** Decoded tokens a second: `(tokens - 1) / decodeMs`; 0 for less than two tokens. */
   readonly tokensPerSecond: number;
+  /** `promptTokens / firstTokenMs`, cached ones among them. */
   readonly promptTokensPerSecond: number;
   readonly finishReason: FinishReason;
   /** The seed that was used: the same seed, options and prompt give the same tokens. */
