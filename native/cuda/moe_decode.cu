@@ -22,7 +22,7 @@ constexpr int kThreads = 32 * kMoeWarps;
 constexpr int kMostPairs = 1536;  // whose parts fit the shared memory of a block
 
 // Loads of one warp under way: 16 weights rows x 32 k each. Fewer where accumulators need the registers.
-constexpr int depth_of(int token_tiles) { return token_tiles > 2 ? 4 : 8; }
+constexpr int depth_of(int token_tiles) { return token_tiles > 2 ? 4 : token_tiles > 1 ? 6 : 8; }
 template <int kTokenTiles>
 constexpr int kDepth = depth_of(kTokenTiles);
 
@@ -46,12 +46,15 @@ struct Tokens {
 
 // d[n] += weights[16 rows, 32 steps] · tokens; `top` and `bottom` are this lane's rows l / 4 and l / 4 + 8,
 // all pointers are moved to the lane's eight elements. `begin` is called once the first loads are under way
-// and returns the tokens.
+// and returns the tokens, whose elements are asked for a step or two ahead: an L1 miss a step would stop the
+// stream.
 template <int kTokenTiles, class Begin>
 __device__ __forceinline__ void multiply(float (&d)[kTokenTiles][4], const bf16* top, const bf16* bottom,
                                          int steps, const Begin& begin) {
-  constexpr int kAhead = kDepth<kTokenTiles>;
-  uint4 w[kAhead][2];
+  constexpr int kAhead = kDepth<kTokenTiles>, kTokensAhead = kTokenTiles > 2 ? 1 : 2;
+  constexpr bool kWaits = kTokenTiles > 2;
+  static_assert(kAhead % kTokensAhead == 0);
+  uint4 w[kAhead][2], x[kTokensAhead][kTokenTiles];
   const auto load = [&](int u, int step) {
     w[u][0] = load_streaming(top + 32 * step);
     w[u][1] = load_streaming(bottom + 32 * step);
@@ -60,6 +63,17 @@ __device__ __forceinline__ void multiply(float (&d)[kTokenTiles][4], const bf16*
   for (int u = 0; u < kAhead; ++u)
     if (u < steps) load(u, u);
   const Tokens<kTokenTiles> tokens = begin();
+  const auto load_one = [&](uint4& to, int n, int step) {
+    to = uint4{};
+    if (tokens.rows[n] != nullptr) to = *reinterpret_cast<const uint4*>(tokens.rows[n] + 32 * step);
+  };
+  const auto load_tokens = [&](uint4(&to)[kTokenTiles], int step) {
+#pragma unroll
+    for (int n = 0; n < kTokenTiles; ++n) load_one(to[n], n, step);
+  };
+#pragma unroll
+  for (int u = 0; u < kTokensAhead; ++u)
+    if (u < steps && !kWaits) load_tokens(x[u], u);
   for (int base = 0; base < steps; base += kAhead) {
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
@@ -67,14 +81,15 @@ __device__ __forceinline__ void multiply(float (&d)[kTokenTiles][4], const bf16*
       if (step >= steps) break;
       const uint32_t low[4] = {w[u][0].x, w[u][1].x, w[u][0].y, w[u][1].y};
       const uint32_t high[4] = {w[u][0].z, w[u][1].z, w[u][0].w, w[u][1].w};
+      uint4(&now)[kTokenTiles] = x[u % kTokensAhead];
 #pragma unroll
       for (int n = 0; n < kTokenTiles; ++n) {
         if (8 * n >= tokens.count) break;
-        uint4 x{};
-        if (tokens.rows[n] != nullptr) x = *reinterpret_cast<const uint4*>(tokens.rows[n] + 32 * step);
-        mma_bf16(d[n], low, x.x, x.y);
-        mma_bf16(d[n], high, x.z, x.w);
+        if constexpr (kWaits) load_one(now[n], n, step);
+        mma_bf16(d[n], low, now[n].x, now[n].y);
+        mma_bf16(d[n], high, now[n].z, now[n].w);
       }
+      if (step + kTokensAhead < steps && !kWaits) load_tokens(now, step + kTokensAhead);
       if (step + kAhead < steps) load(u, step + kAhead);
     }
   }
