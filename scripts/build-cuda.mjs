@@ -28,7 +28,13 @@ const built = spawnSync('cmake', ['--build', build, '--target', 'cuda', '--paral
   stdio: ['ignore', file, file],
 });
 if (built.status !== 0) {
-  console.log(readFileSync(log, 'utf8').split('\n').filter((line) => !line.startsWith('ptxas info')).slice(-60).join('\n'));
+  console.log(
+    readFileSync(log, 'utf8')
+      .split('\n')
+      .filter((line) => !line.startsWith('ptxas info'))
+      .slice(-60)
+      .join('\n'),
+  );
   process.exit(built.status ?? 1);
 }
 process.exitCode = checkSpills(readFileSync(log, 'utf8')) ? 0 : 1;

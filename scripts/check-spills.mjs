@@ -13,7 +13,8 @@ const allowed = [
   { mangled: /stream_kernelINS0_11StreamShapeILi[48]ELb.ELb.ELi[67]ELi1E/, bytes: 40 },
 ];
 
-const report = /Function properties for (\S+)\s+(?:ptxas info\s*:\s*)?(\d+) bytes stack frame, (\d+) bytes spill stores/g;
+const report =
+  /Function properties for (\S+)\s+(?:ptxas info\s*:\s*)?(\d+) bytes stack frame, (\d+) bytes spill stores/g;
 
 /** Prints what spills beyond what is allowed; whether all is well. A kernel compiled again replaces its line. */
 export function checkSpills(log) {

@@ -1,4 +1,4 @@
-#include "matmul_sm90.cuh"
+#include "matmul_sm90_launch.cuh"
 
 namespace crosscurrent::cuda {
 

@@ -1,7 +1,7 @@
 // matmul on mma.sync: any architecture from sm_80, and decode class, where a row's bits must not depend on m;
 // and the choice between it and wgmma. A block makes 64 rows of x times 64 of W, 32 columns of k a stage.
 #include "matmul.h"
-#include "matmul_sm90.cuh"
+#include "matmul_sm90_launch.cuh"
 
 namespace crosscurrent::cuda {
 namespace {
@@ -89,7 +89,7 @@ void check_args(const MatmulArgs& a) {
   const auto size = [](const char* operand, int64_t value) {
     check(value >= 0 && value <= INT32_MAX / 2, operand, "0 … 2^30", value);
   };
-  size("matmul: m", a.m);
+  check(a.m >= 0 && a.m <= kMostRows, "matmul: m", "0 … " + std::to_string(kMostRows), a.m);
   size("matmul: n", a.n);
   size("matmul: k", a.k);
   const auto stride = [](const char* operand, int64_t value, int64_t least) {

@@ -216,8 +216,8 @@ __global__ void __launch_bounds__(32 * kStreamWarps, 2)
     for (int t = 0; t < S::kTokenTiles; ++t) {
       const bf16* const row = reinterpret_cast<const bf16*>(slot + S::kWeightBytes) +
                               (8 * t + lane % 8) * S::kXStride + lane / 8 * 8;
-      load_matrix_x4(reinterpret_cast<uint32_t(&)[4]>(b[t][0]), row);
-      load_matrix_x4(reinterpret_cast<uint32_t(&)[4]>(b[t][4]), row + 32);
+      load_matrix_x4(reinterpret_cast<uint32_t (&)[4]>(b[t][0]), row);
+      load_matrix_x4(reinterpret_cast<uint32_t (&)[4]>(b[t][4]), row + 32);
     }
     // What the bias of unpacked weights adds: sums of x, by an mma with ones, times 128 + zero. 4 bits only.
     float bias[S::kScaleSets][S::kTokenTiles][4];

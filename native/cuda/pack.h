@@ -68,6 +68,9 @@ inline void check_packed_shape(const PackedShape& s) {
   if (s.n < 0 || s.n > INT32_MAX - kPanelRows) refuse("packed weight: n", "0 … 2^31 - 65", s.n);
   if (s.k < 0 || s.k > INT32_MAX / 2) refuse("packed weight: k", "0 … 2^30", s.k);
   if (s.k % s.group != 0) refuse("packed weight: k", "a multiple of group", s.k);
+  if (s.panels() * s.blocks() > INT32_MAX / 4) {
+    refuse("packed weight: n * k", "at most 2^41, blocks are counted in 32 bits", s.n * s.k);
+  }
   if (s.gated && s.n % 2 != 0) refuse("packed weight: n", "even, gate and up", s.n);
 }
 

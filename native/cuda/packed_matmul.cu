@@ -14,7 +14,7 @@ void check_args(const PackedMatmulArgs& a) {
   const PackedShape& s = a.shape;
   check_packed_shape(s);
   if (s.bits == 8) check(!s.has_zero, "packed_matmul: weight", "8 bits without zero points", "zero points");
-  check(a.m >= 0 && a.m <= INT32_MAX / 2, "packed_matmul: m", "0 … 2^30", a.m);
+  check(a.m >= 0 && a.m <= kMostRows, "packed_matmul: m", "0 … " + std::to_string(kMostRows), a.m);
   const int64_t n = s.gated ? s.n / 2 : s.n;
   check(a.x_stride >= s.k && a.x_stride % 8 == 0, "packed_matmul: x_stride",
         "a multiple of 8, at least k = " + std::to_string(s.k), a.x_stride);

@@ -30,6 +30,9 @@ struct PackedMatmulArgs {
 size_t packed_matmul_workspace(const PackedMatmulArgs& args);
 void packed_matmul(const PackedMatmulArgs& args, Workspace workspace, cudaStream_t stream);
 
+// Blocks along x are counted in 16 bits.
+constexpr int64_t kMostRows = int64_t{65535} * kStreamTokens;
+
 // For tuning alone: the streaming kernel with another number of tiles a block (matmul_stream.h).
 void packed_matmul_stream(const PackedMatmulArgs& args, int tiles, cudaStream_t stream);
 

@@ -177,6 +177,7 @@ const Test refusals("cuda pack: shapes without a kernel are refused", [] {
   refused({.n = 64, .k = 96});
   refused({.n = -1, .k = 128});
   refused({.n = int64_t{1} << 31, .k = 128});
+  refused({.n = 1 << 30, .k = 1 << 20});
   refused({.n = 65, .k = 128, .gated = true});
   const Matrix m = random_matrix({.n = 2, .k = 128});
   const auto bad_source = [&](const PackSource& source) {
