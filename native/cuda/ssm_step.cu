@@ -99,6 +99,7 @@ __global__ void __launch_bounds__(kStepThreads, 4)
   const int row0 = static_cast<int>(blockIdx.x) % row_blocks * kBlockRows;
   const int lane = threadIdx.x % kStepLanes, group = threadIdx.x / kStepLanes;
   const int head_dim = static_cast<int>(args.head_dim), states = static_cast<int>(args.states);
+  grid_dependency_wait();
   const StepNodes nodes(args.sequences, seq);
 
   // the state first: it takes longest
@@ -125,6 +126,7 @@ __global__ void __launch_bounds__(kStepThreads, 4)
     }
   };
   load_state(nodes.is_new);
+  launch_dependents();
   // Everything that the nodes bring, as one list: b, c and x of the new ones, b and x of the accepted ones.
   // All loads of a thread are under way before the first is waited for; a loop each would wait as many times.
   const int heads = static_cast<int>(args.heads), groups = static_cast<int>(args.groups);
@@ -307,7 +309,8 @@ void run(const SsdStepArgs& args, Workspace workspace, cudaStream_t stream) {
          {.grid = dim3(blocks, static_cast<unsigned>(args.sequences.seqs)),
           .block = dim3(kStepThreads),
           .shared_bytes = sizeof(float) * static_cast<size_t>(floats),
-          .stream = stream},
+          .stream = stream,
+          .dependent = current_arch().has_dependent_launch()},
          args, static_cast<uint32_t*>(workspace.data));
 }
 

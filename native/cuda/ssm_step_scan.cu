@@ -33,7 +33,7 @@ __device__ __forceinline__ void apply(float (&h)[4], const float (&a)[4], const 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     selective_scan_step_kernel(const __grid_constant__ SelectiveScanStepArgs args, uint32_t* arrivals) {
   __shared__ __align__(16) Nodes old, fresh;
   __shared__ StepParents parents;
