@@ -122,6 +122,43 @@ def peers_ssm_step(report):
                                                              block, num_warps=4), sets, bytes=size)
 
 
+def peers_attention_decode(report):
+    """Scaled dot-product attention of PyTorch, one query a sequence: FlashAttention-2 and cuDNN. Contiguous keys."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    heads, kv_heads, dim = 32, 8, 128
+    for seqs, ctx in ((1, 1024), (1, 8192), (1, 32768), (1, 131072), (16, 8192), (64, 4096)):
+        size = 4 * seqs * ctx * kv_heads * dim
+        sets = rotation(size)
+        q = random_bf16(seqs, heads, 1, dim)
+        kv = [random_bf16(2, seqs, kv_heads, ctx, dim) for _ in range(sets)]
+        for name, backend in (("fa2", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
+            def step(i):
+                with sdpa_kernel(backend):
+                    torch.nn.functional.scaled_dot_product_attention(q, kv[i][0], kv[i][1], enable_gqa=True)
+            try:
+                step(0)
+            except RuntimeError as error:
+                print(f"attention_decode: no {name}: {error}")
+                continue
+            report(name, f"{heads}/{kv_heads} d{dim} B{seqs} ctx {ctx}", step, sets, bytes=size)
+        del kv
+
+
+def peers_moe(report):
+    """One grouped GEMM of the three that a gated expert has (`torch._grouped_mm`), rows already sorted by expert."""
+    if not hasattr(torch, "_grouped_mm"):
+        return print("moe: no torch._grouped_mm")
+    for experts, dim, ff, top_k in ((128, 2048, 768, 8), (64, 2048, 1408, 6), (8, 4096, 14336, 2)):
+        weight = random_bf16(experts, dim, ff)
+        for t in (1, 16):
+            ids = torch.stack([torch.randperm(experts, device="cuda")[:top_k] for _ in range(t)]).flatten()
+            counts = torch.bincount(ids, minlength=experts)
+            offsets = counts.cumsum(0).to(torch.int32)
+            x = random_bf16(t * top_k, dim)
+            report("grouped_mm", f"E{experts} {dim}->{ff} top-{top_k} T{t}", lambda i: torch._grouped_mm(x, weight, offs=offsets),
+                   1, bytes=2 * dim * ff * int((counts > 0).sum()))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("families", nargs="*")

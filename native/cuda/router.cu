@@ -160,7 +160,7 @@ __device__ void group(const RouterArgs& a) {
 }
 
 template <int kScores>
-__global__ void __launch_bounds__(kThreads) router_kernel(const __grid_constant__ RouterArgs a) {
+__global__ void __launch_bounds__(kThreads, 1) router_kernel(const __grid_constant__ RouterArgs a) {
   launch_dependents();
   grid_dependency_wait();
   const int warps = static_cast<int>(gridDim.x) * kWarps;

@@ -1,0 +1,68 @@
+// Tile policies of decode attention and of the experts of few tokens: pure functions of device and shape.
+#include "harness.h"
+#include "native/cuda/flash_attention_decode_tile.h"
+#include "native/cuda/moe_decode_tile.h"
+
+namespace crosscurrent::cuda {
+namespace {
+
+using test::expect;
+using test::expect_equal;
+using test::Test;
+
+constexpr Arch kHopper{};
+constexpr Arch kAmpere{.compute = 80, .sms = 108, .shared_bytes = 163 * 1024, .l2_bytes = 40 << 20};
+constexpr Arch kAda{.compute = 89, .sms = 128, .shared_bytes = 99 * 1024, .l2_bytes = 72 << 20};
+
+const Test cuts("flash_attention_decode tile: splits are whole rounds of tiles, pages whole tiles", [] {
+  expect_equal(kDecodeSplit % (kDecodeTile * kDecodeWarps), 0, "keys left over in a split");
+  expect_equal(kDecodeTile, 16, "keys of one mma");
+});
+
+const Test hopper("flash_attention_decode tile: two blocks a multiprocessor where they fit", [] {
+  expect(flash_attention_decode_tile(kHopper, 128) == FlashAttentionDecodeTile{3, 2, 115584}, "128");
+  expect_equal(flash_attention_decode_tile(kHopper, 64).blocks, 2, "blocks of 64");
+  expect_equal(flash_attention_decode_tile(kHopper, 64).stages, 6, "stages of 64");
+  expect_equal(flash_attention_decode_tile(kHopper, 96).blocks, 2, "blocks of 96");
+  expect_equal(flash_attention_decode_tile(kHopper, 256).blocks, 1, "blocks of 256");
+  expect_equal(flash_attention_decode_tile(kHopper, 256).stages, 3, "stages of 256");
+});
+
+const Test fits("flash_attention_decode tile: fits every device, or says that it does not", [] {
+  for (const Arch& arch : {kHopper, kAmpere, kAda}) {
+    for (const int dim : {64, 96, 128, 256}) {
+      const FlashAttentionDecodeTile tile = flash_attention_decode_tile(arch, dim);
+      if (tile.stages == 0) continue;
+      expect(tile.shared_bytes <= arch.shared_bytes, "a block fits");
+      expect(tile.blocks * (tile.shared_bytes + 1024) <= arch.shared_bytes + 1024, "all blocks fit");
+      const int most = dim == 64 ? 6 : 3;
+      expect(tile.stages == most || tile.stages == 2, "a number of stages that is compiled");
+      expect_equal(tile.shared_bytes, decode_shared_bytes(dim, tile.stages), "bytes");
+    }
+  }
+  expect_equal(flash_attention_decode_tile(kAmpere, 256).stages, 2, "stages of 256 on sm_80");
+  expect_equal(flash_attention_decode_tile(kAda, 256).stages, 0, "256 does not fit sm_89");
+  expect(flash_attention_decode_tile(kAda, 128).stages > 0, "128 fits sm_89");
+});
+
+const Test rows("flash_attention_decode tile: rows in shared memory are whole vectors, apart by banks", [] {
+  for (const int dim : {64, 96, 128, 256}) {
+    expect(decode_head_dim_is_known(dim), "known");
+    const int vectors = decode_row_bytes(dim) / 16;
+    expect_equal(decode_row_bytes(dim) % 16, 0, "whole vectors");
+    expect(vectors % 8 == 0 || vectors % 2 == 1, "swizzled, or an odd number of vectors");
+  }
+  expect(!decode_head_dim_is_known(80) && !decode_head_dim_is_known(0), "others");
+});
+
+const Test experts("moe_decode tile: all tokens of an expert at once", [] {
+  for (int t = 1; t <= 64; ++t) {
+    const int tiles = moe_decode_tile(t).token_tiles;
+    expect(8 * tiles >= t, "room for all");
+    expect(tiles == 1 || 4 * tiles < t, "no more than needed");
+    expect(tiles == 1 || tiles == 2 || tiles == 4 || tiles == 8, "compiled");
+  }
+});
+
+}  // namespace
+}  // namespace crosscurrent::cuda
