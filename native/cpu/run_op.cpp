@@ -37,9 +37,9 @@ int64_t dim_of(const OpCall& call, const OperandInfo& operand, int i) {
   return axis_of(call, operand.axes[i].left) * axis_of(call, operand.axes[i].right);
 }
 
-// Of positive numbers.
+// Of numbers that are not negative.
 int64_t product(const OpCall& call, std::string_view operand, int64_t a, int64_t b) {
-  if (a > kMostElements / b) wrong(call, operand, "at most 2^48 elements", "more");
+  if (b != 0 && a > kMostElements / b) wrong(call, operand, "at most 2^48 elements", "more");
   return a * b;
 }
 
@@ -227,10 +227,10 @@ bool has_recurrent_state(const OpInfo& info) {
 std::string camel_case(std::string_view name) {
   std::string camel;
   for (size_t i = 0; i < name.size(); ++i) {
-    if (name[i] == '_' && i + 1 < name.size())
-      camel += static_cast<char>(name[++i] - ('a' <= name[i] && name[i] <= 'z' ? 'a' - 'A' : 0));
-    else
-      camel += name[i];
+    const bool begins_word = name[i] == '_' && i + 1 < name.size();
+    if (begins_word) ++i;
+    const char letter = name[i];
+    camel += begins_word && 'a' <= letter && letter <= 'z' ? static_cast<char>(letter - 'a' + 'A') : letter;
   }
   return camel;
 }
@@ -273,8 +273,8 @@ void check_op(const OpCall& call) {
           std::to_string(call.first.size()) + " values");
   if (is_attention || has_recurrent_state(info))
     check_ranges(call, call.first, dim_of(call, info.operands[0], 0), "first");
-  check_states(call);
   check_meaning(call);
+  check_states(call);
 }
 
 void run_op(const OpCall& call) {

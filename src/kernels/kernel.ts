@@ -327,7 +327,11 @@ class Call {
 /** Elements of the recurrent state of one sequence. */
 function stateElements(op: string, axes: ReadonlyMap<string, number>): number {
   const size = (axis: string): number => axes.get(axis) as number;
-  if (op === 'causal_conv1d') return (size('kernel') - 1) * size('channels');
+  if (op === 'causal_conv1d') {
+    const kernel = size('kernel');
+    if (kernel < 2) throw mismatch('INVALID_ARGUMENT', 'causalConv1d: kernel', '2..8', `${kernel}`);
+    return (kernel - 1) * size('channels');
+  }
   if (op === 'selective_scan') return size('channels') * size('states');
   return size('heads') * size('head_dim') * size('states');
 }

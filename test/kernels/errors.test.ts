@@ -122,6 +122,7 @@ const cases: [string, unknown, string, RegExp][] = [
   ['flashAttentionDecode', { q: f(8), headDim: 4 }, 'flashAttentionDecode: k', /or a cache/],
   ['flashAttentionDecode', { q: f(8), k: f(16), v: f(16), headDim: 4 }, 'flashAttentionDecode: shape', /kvHeads/],
   ['flashAttentionDecode', { q: f(8), cache: {}, headDim: 4 }, 'flashAttentionDecode: cache', /a KvCache/],
+  ['causalConv1d', { x: f(9), weight: f(3), shape: { channels: 3 } }, 'causalConv1d: kernel', /2\.\.8, got 1/],
   ['causalConv1d', { x: f(9), weight: f(27), shape: { channels: 3 } }, 'causalConv1d: kernel', /2\.\.8, got 9/],
   [
     'causalConv1d',
