@@ -280,7 +280,7 @@ class Rows {
     for (int k = 0; k < kDim / 16; ++k) {
       uint32_t b[4];
       load_matrix_x4(b, keys + place<kDim>(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
-      float(&d)[2][4] = k % 2 == 0 ? s : odd;
+      float (&d)[2][4] = k % 2 == 0 ? s : odd;
       if constexpr (kSharesQueries) {
         const uint4 v = shared_q_[32 * k];
         const uint32_t q[4] = {v.x, v.y, v.z, v.w};

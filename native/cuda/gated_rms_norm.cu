@@ -14,12 +14,12 @@ __global__ void gated_rms_norm_kernel(const __grid_constant__ GatedRmsNormArgs a
   const T* gate = static_cast<const T*>(a.z) + blockIdx.x * a.z_stride + column;
   norm_row<kVector>(
       static_cast<int>(a.width), a.eps,
-      [&](int i, float(&h)[kVector]) {
+      [&](int i, float (&h)[kVector]) {
         const Vector x = Vector::load(static_cast<const T*>(a.x) + at + i), z = Vector::load(gate + i);
 #pragma unroll
         for (int k = 0; k < kVector; ++k) h[k] = x[k] * activate(Activation::silu, z[k]);
       },
-      [&](int i, const float(&h)[kVector], float scale) {
+      [&](int i, const float (&h)[kVector], float scale) {
         Vector y;
 #pragma unroll
         for (int k = 0; k < kVector; ++k) y.set(k, h[k] * scale * a.weight[column + i + k]);

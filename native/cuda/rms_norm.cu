@@ -11,7 +11,7 @@ __global__ void rms_norm_kernel(const __grid_constant__ RmsNormArgs a) {
   const int64_t at = (int64_t{blockIdx.x} * a.groups + blockIdx.y) * a.width;
   norm_row<kVector>(
       static_cast<int>(a.width), a.eps,
-      [&](int i, float(&h)[kVector]) {
+      [&](int i, float (&h)[kVector]) {
         const Vector x = Vector::load(static_cast<const T*>(a.x) + at + i);
 #pragma unroll
         for (int k = 0; k < kVector; ++k) h[k] = x[k];
@@ -26,7 +26,7 @@ __global__ void rms_norm_kernel(const __grid_constant__ RmsNormArgs a) {
           sum.store(static_cast<T*>(a.sum) + at + i);
         }
       },
-      [&](int i, const float(&h)[kVector], float scale) {
+      [&](int i, const float (&h)[kVector], float scale) {
         Vector y;
 #pragma unroll
         for (int k = 0; k < kVector; ++k) y.set(k, h[k] * scale * (a.weight ? a.weight[i + k] : 1.0f));

@@ -262,8 +262,7 @@ __global__ void __launch_bounds__(kThreads)
   if (o.top_p < 1) {
     const double enough = o.top_p * kept;
     double above;
-    const uint32_t key = view.find(
-        weight, [&](double sum) { return sum >= enough; }, above);
+    const uint32_t key = view.find(weight, [&](double sum) { return sum >= enough; }, above);
     const double each = view.weight_of_key(key);
     const double ties = each > 0 ? fmax(1.0, ceil((enough - above) / each)) : 1.0;
     shortest = fmin(shortest, above + ties * each);
@@ -271,14 +270,12 @@ __global__ void __launch_bounds__(kThreads)
   if (o.min_p > 0) {
     double mine[1];
     const uint32_t all[1] = {0};
-    view.sums(
-        all, [&](float logit) { return view.weight(logit) >= o.min_p ? weight(logit) : 0.0; }, mine);
+    view.sums(all, [&](float logit) { return view.weight(logit) >= o.min_p ? weight(logit) : 0.0; }, mine);
     shortest = fmin(shortest, fmax(mine[0], 1.0));  // the largest stays, whatever min_p is
   }
   const double target = philox_word(o.seed_low, o.seed_high, o.position) * 0x1p-32 * shortest;
   double above;
-  const uint32_t key = view.find(
-      weight, [&](double sum) { return sum > target; }, above);
+  const uint32_t key = view.find(weight, [&](double sum) { return sum > target; }, above);
   const double each = view.weight_of_key(key);
   const auto tie = static_cast<int64_t>(each > 0 ? floor((target - above) / each) : 0.0);
   const int id = view.id_of(key, tie > 0 ? tie : 0);

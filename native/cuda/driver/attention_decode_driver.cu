@@ -250,7 +250,7 @@ void check_shape(Report& report, Rng& rng, const Shape& s, const std::vector<Seq
     Step alone(s, {seq}, sinks, 2);
     report.same_bits(name + ": alone", alone.run(), part(y, row, seq.nodes(), width));
     // one node at a time, as plain decoding does it
-    for (int node = 0; node<seq.nodes(); node += seq.nodes()> 8 ? 7 : 1) {
+    for (int node = 0; node < seq.nodes(); node += seq.nodes() > 8 ? 7 : 1) {
       Step decoded(s, {plain(s, seq, node)}, sinks, 3);
       report.same_bits(name + ": plain decoding of node " + std::to_string(node) + " of " +
                            std::to_string(seq.nodes()) + " at " + std::to_string(seq.committed),
@@ -375,9 +375,8 @@ void check_errors(Report& report, Rng& rng) {
   bad("cache v", [](Args& a) { a.cache.v += 1; });
   bad("first", [](Args& a) { a.sequences.first = nullptr; });
   bad("parent", [](Args& a) { a.sequences.parent = nullptr; });
-  report.expect_error("workspace", Code::invalid_argument, "workspace", [&] {
-    flash_attention_decode(step.args, {Workspace(workspace).data, 64}, nullptr);
-  });
+  report.expect_error("workspace", Code::invalid_argument, "workspace",
+                      [&] { flash_attention_decode(step.args, {Workspace(workspace).data, 64}, nullptr); });
   FlashAttentionDecodeArgs empty{};
   empty.head_dim = 64;
   empty.heads = empty.kv_heads = 1;

@@ -291,7 +291,7 @@ void check_experts(Report& report, Rng& rng, const Experts& e, int32_t top_k,
     }
     report.compare(name, y, expected, {.absolute = 2e-2, .relative = 2e-2, .norm = 5e-3});
     report.same_bits(name + ": again", run(report, e, tokens, name), y);
-    for (int64_t token = 0; token<t; token += t> 8 ? 13 : 1) {
+    for (int64_t token = 0; token < t; token += t > 8 ? 13 : 1) {
       const Tokens one{{tokens.x.begin() + token * e.dim, tokens.x.begin() + (token + 1) * e.dim},
                        {tokens.weights.begin() + token * top_k, tokens.weights.begin() + (token + 1) * top_k},
                        {tokens.ids.begin() + token * top_k, tokens.ids.begin() + (token + 1) * top_k},

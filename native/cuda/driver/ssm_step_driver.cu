@@ -446,9 +446,8 @@ void check_errors(Report& report) {
   report.expect_error("conv kernel", Code::invalid_argument, "kernel",
                       [&] { causal_conv1d(conv, {}, nullptr); });
   conv.kernel = 4;
-  report.expect_error("conv window", Code::invalid_argument, "window", [&] {
-    causal_conv1d_step(conv, {some.data(), 17}, {}, nullptr);
-  });
+  report.expect_error("conv window", Code::invalid_argument, "window",
+                      [&] { causal_conv1d_step(conv, {some.data(), 17}, {}, nullptr); });
 }
 
 void check(Report& report) {
