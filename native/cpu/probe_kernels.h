@@ -22,7 +22,7 @@ extern const ProbeKernels kProbeAvx2;
 namespace {
 
 // Adding as integers: cheaper than a load on every machine.
-float read_all(const float* from, int64_t count) {
+[[maybe_unused]] float read_all(const float* from, int64_t count) {
   I32x8 sum[8] = {};
   for (int64_t i = 0; i < count; i += 64)
     for (int j = 0; j < 8; ++j) sum[j] ^= reinterpret_cast<I32x8>(load8(from + i + 8 * j));
@@ -31,7 +31,7 @@ float read_all(const float* from, int64_t count) {
   return static_cast<float>(all[0] ^ all[1] ^ all[2] ^ all[3] ^ all[4] ^ all[5] ^ all[6] ^ all[7]);
 }
 
-float multiply_all(int64_t rounds) {
+[[maybe_unused]] float multiply_all(int64_t rounds) {
   F32x8 sum[kProbeChains];
   for (int j = 0; j < kProbeChains; ++j) sum[j] = splat(static_cast<float>(j));
   const F32x8 a = splat(0.999f), b = splat(0.001f);
