@@ -301,7 +301,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gemm_kernel(const __grid_co
           mbarrier_wait(&full[stage], phase);
           const unsigned char* const x = shared + stage * Tile::kStageBytes;
           const unsigned char* const weights = x + Tile::kXBytes;
-          const uint64_t b = wgmma_matrix(x, 0, 1024, Swizzle::bytes_128);
+          const uint64_t b = wgmma_matrix(x, 1024, Swizzle::bytes_128);
           if constexpr (Tile::kBits == 16) {
             wgmma_fence();
 #pragma unroll
@@ -309,7 +309,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gemm_kernel(const __grid_co
 #pragma unroll
               for (int block = 0; block < Tile::kRowBlocks; ++block) {
                 const int row = (warpgroup * Tile::kRowBlocks + block) * 64;
-                const uint64_t w = wgmma_matrix(weights + row * 128, 0, 1024, Swizzle::bytes_128);
+                const uint64_t w = wgmma_matrix(weights + row * 128, 1024, Swizzle::bytes_128);
                 wgmma_shared<Tile::kTokens>(d[block], wgmma_advance(w, 32 * step),
                                             wgmma_advance(b, 32 * step), k > 0 || step > 0);
               }

@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(256, 1) mma_kernel(const uint4* data, int roun
     for (int i = threadIdx.x; i < kBytes / 16; i += 256) reinterpret_cast<uint4*>(shared)[i] = data[i];
     fence_async_shared();
     __syncthreads();
-    const uint64_t a = wgmma_matrix(shared + threadIdx.x / 128 * 64 * 128, 0, 1024, Swizzle::bytes_128);
-    const uint64_t b = wgmma_matrix(shared + 2 * 64 * 128, 0, 1024, Swizzle::bytes_128);
+    const uint64_t a = wgmma_matrix(shared + threadIdx.x / 128 * 64 * 128, 1024, Swizzle::bytes_128);
+    const uint64_t b = wgmma_matrix(shared + 2 * 64 * 128, 1024, Swizzle::bytes_128);
     float d[128] = {};
     for (int round = 0; round < rounds; ++round) {
       wgmma_fence();
