@@ -10,6 +10,8 @@
 //   M = (G ∘ exp(cs_i - cs_j) Δ_j) + d I, j <= i    through shared memory: every warp of the head needs it
 //   y = exp(cs_i) (C Sᵀ) + M x                      S from the accumulators: as they lie they are a B operand
 //   S = exp(cs_end) S + (w x)ᵀ B                    xᵀ is an A operand here and a B operand in the line above
+//
+// Longer than 400 lines: three kernels on one layout of the state in registers, which is read beside them.
 #pragma once
 
 #include "ptx.cuh"

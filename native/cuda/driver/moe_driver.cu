@@ -1,6 +1,8 @@
 // Router and experts of few tokens: `moe_driver check | small | bench [--json FILE]`
 //
 // The references are float64 on the host, from the definitions in src/ops.
+//
+// Longer than 400 lines: cases, reference, checks and timing of a family are one program.
 #include <algorithm>
 #include <cmath>
 #include <memory>

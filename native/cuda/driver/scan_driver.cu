@@ -1,33 +1,17 @@
 // selective_scan and causal_conv1d, prefill: `scan_driver check | bench [--json FILE]`
+//
+// Longer than 400 lines: cases, reference, checks and timing of a family are one program.
 #include <algorithm>
 #include <cmath>
 
 #include "../causal_conv1d.h"
 #include "../selective_scan.h"
-#include "harness.h"
+#include "elements.h"
 
 namespace crosscurrent::cuda::driver {
 namespace {
 
 constexpr uint64_t kSeed = 20251125;
-
-template <class T>
-constexpr DType dtype_of() {
-  return sizeof(T) == 2 ? DType::bf16 : DType::f32;
-}
-
-std::vector<float> as_floats(const std::vector<float>& v) { return v; }
-std::vector<float> as_floats(const std::vector<bf16>& v) { return to_float(v); }
-template <class T>
-std::vector<T> as_type(const std::vector<float>& v) {
-  if constexpr (sizeof(T) == 4)
-    return v;
-  else
-    return to_bf16(v);
-}
-
-double log1p_exp(double x) { return x > 30 ? x : std::log1p(std::exp(x)); }
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 // The tokens of a step; slots in reverse, one more slot than needed.
 struct Ragged {
@@ -122,7 +106,7 @@ struct ScanBuffers {
         d(s.d),
         h(s.h),
         sequences(s.ragged) {
-    args = {dtype_of<T>(),  x.data(), dt.data(),
+    args = {kDtype<T>,      x.data(), dt.data(),
             dt_bias.data(), a.data(), b.data(),
             c.data(),       d.data(), s.has_z ? z.data() : nullptr,
             h.data(),       y.data(), s.row(),
@@ -295,7 +279,7 @@ void check_conv(Report& report, Rng& rng, const std::string& what, int64_t chann
   Buffer<T> x(as_type<T>(s.x)), y(ragged.t * channels);
   Buffer<float> weight(s.weight), bias(s.bias), window(s.window);
   DeviceSequences sequences(ragged);
-  const CausalConv1dArgs args{dtype_of<T>(), x.data(), weight.data(), has_bias ? bias.data() : nullptr,
+  const CausalConv1dArgs args{kDtype<T>,     x.data(), weight.data(), has_bias ? bias.data() : nullptr,
                               window.data(), y.data(), channels,      channels,
                               channels,      kernel,   activation};
   causal_conv1d(args, sequences, nullptr);

@@ -1,6 +1,8 @@
 // Norms, rope, act_mul, embedding and sample: `small_driver check | small | bench [--json FILE]`
 //
 // The references are float64 on the host, from the definitions in src/ops.
+//
+// Longer than 400 lines: cases, reference, checks and timing of a family are one program.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -14,7 +16,7 @@
 #include "../rope.h"
 #include "../sample.h"
 #include "../sample_philox.cuh"
-#include "harness.h"
+#include "elements.h"
 
 namespace crosscurrent::cuda::driver {
 namespace {
@@ -22,22 +24,8 @@ namespace {
 constexpr uint64_t kSeed = 20251125;
 
 template <class T>
-constexpr DType kDtype = sizeof(T) == 2 ? DType::bf16 : DType::f32;
-template <class T>
 constexpr Tolerance kTolerance = sizeof(T) == 2 ? Tolerance{.absolute = 1e-6, .relative = 8e-3}
                                                 : Tolerance{.absolute = 2e-6, .relative = 2e-5};
-
-template <class T>
-std::vector<T> as_type(const std::vector<float>& v) {
-  if constexpr (sizeof(T) == 4)
-    return v;
-  else
-    return to_bf16(v);
-}
-std::vector<float> floats(const std::vector<float>& v) { return v; }
-std::vector<float> floats(const std::vector<bf16>& v) { return to_float(v); }
-
-double silu(double x) { return x / (1 + std::exp(-x)); }
 
 template <class T>
 std::vector<double> normed(const std::vector<double>& h, const std::vector<float>& weight, int64_t width,
@@ -64,7 +52,7 @@ void check_norms(Report& report, Rng& rng, int64_t rows, int64_t groups, int64_t
   const auto weight = rng.normals(width), wide = rng.normals(groups * width);
   Buffer<T> d_x(x), d_z(z), y(count), sum(count);
   Buffer<float> d_weight(weight), d_wide(wide);
-  const auto fx = floats(x), fz = floats(z);
+  const auto fx = as_floats(x), fz = as_floats(z);
   std::vector<double> plain(fx.begin(), fx.end()), gated(fx.size());
   std::vector<float> added(fx.size());
   for (size_t i = 0; i < fx.size(); ++i) {
@@ -101,7 +89,7 @@ void check_norms(Report& report, Rng& rng, int64_t rows, int64_t groups, int64_t
 template <class T>
 void check_act_mul(Report& report, Rng& rng, int64_t rows, int64_t ff, int64_t stride) {
   const auto both = as_type<T>(rng.normals(rows * stride, 2));  // gate and up side by side where they fit
-  const auto f = floats(both);
+  const auto f = as_floats(both);
   Buffer<T> d_both(both), y(rows * ff);
   for (const Activation activation :
        {Activation::none, Activation::silu, Activation::gelu, Activation::relu2}) {
@@ -136,7 +124,7 @@ void check_rope(Report& report, Rng& rng, int64_t t, int64_t heads, int32_t head
                 bool interleaved) {
   const int64_t width = heads * head_dim;
   const auto x = as_type<T>(rng.normals(t * width));
-  const auto f = floats(x);
+  const auto f = as_floats(x);
   std::vector<int32_t> position;
   std::vector<float> inv_freq;
   for (int64_t i = 0; i < t; ++i) position.push_back(static_cast<int32_t>(rng.below(1 << 20)));

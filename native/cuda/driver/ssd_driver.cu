@@ -4,30 +4,13 @@
 
 #include "../ssd.h"
 #include "../ssd_tile.h"
-#include "harness.h"
+#include "elements.h"
 
 namespace crosscurrent::cuda::driver {
 namespace {
 
 constexpr uint64_t kSeed = 20251127;
 constexpr float kLow = 0.002f, kHigh = 0.9f;  // of Δ
-
-double log1p_exp(double x) { return x > 30 ? x : std::log1p(std::exp(x)); }
-
-template <class T>
-std::vector<T> as_type(const std::vector<float>& v) {
-  if constexpr (sizeof(T) == 4)
-    return v;
-  else
-    return to_bf16(v);
-}
-template <class T>
-std::vector<float> rounded(const std::vector<float>& v) {
-  if constexpr (sizeof(T) == 4)
-    return v;
-  else
-    return to_float(to_bf16(v));
-}
 
 struct Shape {
   int64_t heads, head_dim, groups, states;
@@ -122,28 +105,17 @@ struct Device {
         a(k.a),
         d(k.d),
         s(k.s),
-        args{sizeof(T) == 2 ? DType::bf16 : DType::f32,
-             x.data(),
-             dt.data(),
-             dt_bias.data(),
-             a.data(),
-             b.data(),
-             c.data(),
-             d.data(),
-             s.data(),
-             y.data(),
-             k.shape.dim(),
-             k.shape.heads,
-             k.shape.wide(),
-             k.shape.wide(),
-             k.shape.dim(),
-             {first.data(), slot.data(), length.data(), k.seqs(), k.t()},
-             k.shape.heads,
-             k.shape.head_dim,
-             k.shape.groups,
-             k.shape.states,
-             kLow,
-             kHigh},
+        args{kDtype<T>,      x.data(),
+             dt.data(),      dt_bias.data(),
+             a.data(),       b.data(),
+             c.data(),       d.data(),
+             s.data(),       y.data(),
+             k.shape.dim(),  k.shape.heads,
+             k.shape.wide(), k.shape.wide(),
+             k.shape.dim(),  {first.data(), slot.data(), length.data(), k.seqs(), k.t()},
+             k.shape.heads,  k.shape.head_dim,
+             k.shape.groups, k.shape.states,
+             kLow,           kHigh},
         workspace(ssd_workspace(args)) {}
   void run() { ssd(args, workspace, nullptr); }
   bool intact() const { return y.intact() && s.intact() && workspace.intact(); }

@@ -3,36 +3,20 @@
 // The check plays sessions: tokens decoded one at a time, alone, and the same tokens drafted in chains and
 // trees among false ones, in batches, with any part of the path accepted. Outputs and final states must have
 // the same bits.
+//
+// Longer than 400 lines: cases, reference, checks and timing of a family are one program.
 #include <algorithm>
 #include <cmath>
 #include <memory>
 
 #include "../causal_conv1d.h"
 #include "../ssm_step.h"
-#include "harness.h"
+#include "elements.h"
 
 namespace crosscurrent::cuda::driver {
 namespace {
 
 constexpr uint64_t kSeed = 20251126;
-
-double log1p_exp(double x) { return x > 30 ? x : std::log1p(std::exp(x)); }
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-
-template <class T>
-std::vector<T> as_type(const std::vector<float>& v) {
-  if constexpr (sizeof(T) == 4)
-    return v;
-  else
-    return to_bf16(v);
-}
-template <class T>
-std::vector<float> rounded(const std::vector<float>& v) {
-  if constexpr (sizeof(T) == 4)
-    return v;
-  else
-    return to_float(to_bf16(v));
-}
 
 struct Pointers {    // of one launch
   const void* rows;  // [t, token]
@@ -51,11 +35,6 @@ struct Op {
   std::function<void(const float* row, double* state, double* y)> reference;  // one token
   std::vector<float> scales;                                                  // of the inputs, one a column
 };
-
-template <class T>
-constexpr DType dtype_of() {
-  return sizeof(T) == 2 ? DType::bf16 : DType::f32;
-}
 
 // Column `offset` of the rows.
 template <class T>
@@ -86,7 +65,7 @@ Op ssd_op(Rng& rng, int64_t heads, int64_t head_dim, int64_t groups, int64_t sta
         {}};
   const float low = 0.002f, high = 0.8f;
   op.launch = [=](const Pointers& p, cudaStream_t stream) {
-    const SsdStepArgs args{dtype_of<T>(),
+    const SsdStepArgs args{kDtype<T>,
                            column<T>(p, 0),
                            column<T>(p, dim),
                            w->bias.data(),
@@ -152,7 +131,7 @@ Op scan_op(Rng& rng, int64_t channels, int64_t states, bool has_z) {
         {},
         {}};
   op.launch = [=](const Pointers& p, cudaStream_t stream) {
-    const SelectiveScanStepArgs args{dtype_of<T>(),
+    const SelectiveScanStepArgs args{kDtype<T>,
                                      column<T>(p, 0),
                                      column<T>(p, channels),
                                      w->bias.data(),
@@ -210,7 +189,7 @@ Op conv_op(Rng& rng, int64_t channels, int kernel, bool has_bias) {
         {},
         {}};
   op.launch = [=](const Pointers& p, cudaStream_t stream) {
-    causal_conv1d_step({dtype_of<T>(), p.rows, w->weight.data(), has_bias ? w->bias.data() : nullptr, p.state,
+    causal_conv1d_step({kDtype<T>, p.rows, w->weight.data(), has_bias ? w->bias.data() : nullptr, p.state,
                         p.y, channels, channels, channels, kernel, ConvActivation::silu},
                        p.pending, p.sequences, stream);
   };
