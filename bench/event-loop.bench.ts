@@ -5,9 +5,8 @@
  * `npm run bench -- event-loop [--runs 10] [--models smollm2,tiny]`
  */
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { parseArgs, promisify } from 'node:util';
-import { describeMachine, modelFiles, printMachine, root, saveResult } from './lib/machine.js';
+import { describeMachine, modelFiles, presentModels, printMachine, root, saveResult } from './lib/machine.js';
 import { type Spread, show, spread } from './lib/statistics.js';
 
 type Gaps = Record<'idle' | 'load' | 'prompt' | 'generate', number>;
@@ -22,16 +21,15 @@ export async function main(args: string[]): Promise<void> {
   });
   const facts = await describeMachine(`npm run bench -- event-loop ${args.join(' ')}`.trim());
   printMachine(facts);
-  const models = values.models.split(',').filter((model) => existsSync(`${root}${modelFiles[model]}`));
-  const runs = new Map<string, Gaps[]>(models.map((model) => [model, []]));
+  const runs = [...presentModels(values.models)].map((model) => ({ ...model, gaps: [] as Gaps[] }));
   for (let run = 0; run < Number(values.runs); run++)
-    for (const [model, gaps] of runs) {
-      const argv = [`${root}bench/runners/event-loop.mjs`, `${root}${modelFiles[model]}`];
+    for (const { path, gaps } of runs) {
+      const argv = [`${root}bench/runners/event-loop.mjs`, path];
       gaps.push(JSON.parse((await promisify(execFile)(process.execPath, argv)).stdout) as Gaps);
     }
   const results = [];
   console.log('\nlongest gap in ms: median (p5-p95) of the runs');
-  for (const [model, gaps] of runs) {
+  for (const { name: model, gaps } of runs) {
     const phases: Record<string, Spread> = {};
     for (const phase of ['idle', 'load', 'prompt', 'generate'] as const) {
       phases[phase] = spread(gaps.map((gap) => gap[phase]));

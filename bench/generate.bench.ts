@@ -4,9 +4,8 @@
  * Each runner is a process kept alive; every round asks each in turn, so that what the machine does meanwhile falls on all. `--cases` also knows decode-2048 and prefill-2048. A measurement whose process got less than
  * `cleanShare` of a core's time was disturbed: its round counts only for the ratio of CPU times, where waiting does not show.
  */
-import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { describeMachine, modelFiles, printMachine, root, saveResult } from './lib/machine.js';
+import { describeMachine, modelFiles, presentModels, printMachine, saveResult } from './lib/machine.js';
 import { type Loaded, type Measured, Runner, type Timing } from './lib/runner.js';
 import { type Spread, show, spread } from './lib/statistics.js';
 
@@ -55,12 +54,7 @@ export async function main(args: string[]): Promise<void> {
   const facts = await describeMachine(`npm run bench -- generate ${args.join(' ')}`.trim());
   printMachine(facts);
   const results = [];
-  for (const name of values.models.split(',')) {
-    const path = `${root}${modelFiles[name]}`;
-    if (!existsSync(path)) {
-      console.log(`\n${name}: skipped, no ${modelFiles[name]}`);
-      continue;
-    }
+  for (const { name, path } of presentModels(values.models)) {
     const runners = [Runner.start('crosscurrent', 'runners/crosscurrent.mjs')];
     if (!values['no-peer']) runners.push(Runner.start('node-llama-cpp', 'peers/node-llama-cpp.mjs'));
     try {

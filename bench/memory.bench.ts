@@ -4,9 +4,8 @@
  * `npm run bench -- memory [--generations 1000] [--models smollm2,tiny]`
  */
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { parseArgs, promisify } from 'node:util';
-import { describeMachine, modelFiles, printMachine, root, saveResult } from './lib/machine.js';
+import { describeMachine, modelFiles, presentModels, printMachine, root, saveResult } from './lib/machine.js';
 
 /** What the child prints. */
 interface Memory {
@@ -29,12 +28,7 @@ export async function main(args: string[]): Promise<void> {
   const facts = await describeMachine(`npm run bench -- memory ${args.join(' ')}`.trim());
   printMachine(facts);
   const results = [];
-  for (const model of values.models.split(',')) {
-    const path = `${root}${modelFiles[model]}`;
-    if (!existsSync(path)) {
-      console.log(`${model}: skipped, no ${modelFiles[model]}`);
-      continue;
-    }
+  for (const { name: model, path } of presentModels(values.models)) {
     const { stdout } = await promisify(execFile)(process.execPath, [
       `${root}bench/runners/memory.mjs`,
       path,

@@ -3,14 +3,13 @@
  *
  * `npm run bench -- sequences [--tokens 2000] [--forks 64] [--models tiny,smollm2]`
  */
-import { existsSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { inspect, load, type Model, type Sequence } from '../src/index.js';
 import { decodeWindow, pageTokens } from '../src/model-plan.js';
 import { collectGarbage } from './lib/garbage.js';
-import { describeMachine, modelFiles, printMachine, root, saveResult } from './lib/machine.js';
+import { describeMachine, presentModels, printMachine, saveResult } from './lib/machine.js';
 import { show, spread } from './lib/statistics.js';
 
 const rounds = 9;
@@ -30,12 +29,7 @@ export async function main(args: string[]): Promise<void> {
   const facts = await describeMachine(`npm run bench -- sequences ${args.join(' ')}`.trim());
   printMachine(facts);
   const results = [];
-  for (const name of values.models.split(',')) {
-    const path = `${root}${modelFiles[name]}`;
-    if (!existsSync(path)) {
-      console.log(`\n${name}: skipped, no ${modelFiles[name]}`);
-      continue;
-    }
+  for (const { name, path } of presentModels(values.models)) {
     console.log(`\n${name}, a sequence of ${tokens} tokens`);
     const memory = await stateMemory(path);
     const context = tokens + 64;

@@ -5,7 +5,6 @@
  *
  * `npm run bench -- speculation [--rounds 3] [--tokens 96] [--threads 2] [--prompts 6] [--models smollm2,tiny]`
  */
-import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import {
   type Draft,
@@ -17,7 +16,7 @@ import {
   promptLookup,
   type Speculation,
 } from '../src/index.js';
-import { describeMachine, modelFiles, printMachine, root, saveResult } from './lib/machine.js';
+import { describeMachine, modelFiles, presentModels, printMachine, root, saveResult } from './lib/machine.js';
 import { chatPrompts, editPrompts } from './lib/prompts.js';
 import { type Spread, show, spread } from './lib/statistics.js';
 
@@ -64,12 +63,7 @@ export async function main(args: string[]): Promise<void> {
   const facts = await describeMachine(`npm run bench -- speculation ${args.join(' ')}`.trim());
   printMachine(facts);
   const results = [];
-  for (const name of values.models.split(',')) {
-    const path = `${root}${modelFiles[name]}`;
-    if (!existsSync(path)) {
-      console.log(`\n${name}: skipped, no ${modelFiles[name]}`);
-      continue;
-    }
+  for (const { name, path } of presentModels(values.models)) {
     console.log(`\n${name}, ${threads} threads; speed beside plain decoding: median (p5-p95)`);
     await using model = await load(path, { context: 1024, sequences: 4, threads });
     const drafters: Record<string, () => Speculation> = {

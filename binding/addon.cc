@@ -91,6 +91,7 @@ napi_value init(napi_env env, napi_value exports) {
     define_blocks(env, exports);
     define_devices(env, exports);
     define_kernels(env, exports);
+    define_packing(env, exports);
     define_programs(env, exports);
     define_sessions(env, exports);
     define_weights(env, exports);

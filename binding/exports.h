@@ -25,6 +25,7 @@ inline void define(napi_env env, napi_value exports, std::initializer_list<Expor
 void define_blocks(napi_env env, napi_value exports);
 void define_devices(napi_env env, napi_value exports);
 void define_kernels(napi_env env, napi_value exports);
+void define_packing(napi_env env, napi_value exports);
 void define_programs(napi_env env, napi_value exports);
 void define_sessions(napi_env env, napi_value exports);
 void define_weights(napi_env env, napi_value exports);

@@ -1,101 +1,20 @@
-// The calls of `crosscurrent/kernels`: one op, or one weight, over arrays that stay JavaScript's.
+// The calls of `crosscurrent/kernels`: one op over arrays that stay JavaScript's, and its kv cache. Weights
+// are packed in packing.cc.
 #include "kernels.h"
 
 #include <span>
 #include <string>
+#include <vector>
 
-#include "../native/cpu/pack_values.h"
 #include "../native/cpu/pool.h"
 #include "../native/cpu/probe.h"
 #include "../native/cpu/run_op.h"
 #include "args.h"
+#include "arrays.h"
 #include "exports.h"
 
 namespace crosscurrent::binding {
 namespace {
-
-// Keeps the arrays of a call from the garbage collector. Let go only where the result is delivered: an
-// environment that ends first frees its references itself, once the lanes have stopped.
-class Kept {
- public:
-  Kept(napi_env env, napi_value arrays) { check(env, napi_create_reference(env, arrays, 1, &reference_)); }
-  void release(napi_env env) const { napi_delete_reference(env, reference_); }
-
- private:
-  napi_ref reference_ = nullptr;
-};
-
-// What work gave or threw. Jobs here never throw, so that `Kept` is released whatever happened.
-template <class T>
-struct Outcome {
-  T value{};
-  std::exception_ptr error;
-};
-
-// work(control) on a lane with the arrays kept, then convert(env, value). The engine knows no control of the
-// job: a cancelled one must be delivered as any other.
-template <class Work, class Convert>
-napi_value post_kept(napi_env env, LaneId lane, napi_value arrays, std::shared_ptr<Control> control,
-                     Work work, Convert convert) {
-  if (control == nullptr) control = std::make_shared<Control>();
-  using Value = decltype(work(*control));
-  const Kept kept(env, arrays);
-  try {
-    return Engine::of(env).post(
-        env, lane, nullptr,
-        [control, work = std::move(work)](Control&) mutable {
-          Outcome<Value> outcome;
-          try {
-            if (control->cancelled) throw Error(Code::aborted, "aborted before it started");
-            outcome.value = work(*control);
-          } catch (...) {
-            outcome.error = std::current_exception();
-          }
-          return outcome;
-        },
-        [kept, convert = std::move(convert)](napi_env env, Outcome<Value> outcome) {
-          kept.release(env);
-          if (outcome.error) std::rethrow_exception(outcome.error);
-          return convert(env, std::move(outcome.value));
-        });
-  } catch (...) {
-    kept.release(env);
-    throw;
-  }
-}
-
-struct Array {
-  std::byte* data = nullptr;
-  int64_t elements = 0;
-  napi_typedarray_type type = napi_uint8_array;
-};
-
-// A typed array over memory that no other thread writes and nobody detached.
-Array array_of(napi_env env, napi_value value, const std::string& name) {
-  bool is_typed = false, is_own = false, is_detached = false;
-  check(env, napi_is_typedarray(env, value, &is_typed));
-  if (!is_typed) throw Error(Code::invalid_argument, name, "a typed array", "another value");
-  size_t length = 0;
-  void* data = nullptr;
-  napi_value buffer;
-  Array array;
-  check(env, napi_get_typedarray_info(env, value, &array.type, &length, &data, &buffer, nullptr));
-  check(env, napi_is_arraybuffer(env, buffer, &is_own));
-  if (!is_own) throw Error(Code::invalid_argument, name, "memory of its own", "a SharedArrayBuffer");
-  check(env, napi_is_detached_arraybuffer(env, buffer, &is_detached));
-  if (is_detached) throw Error(Code::invalid_argument, name, "an array with its memory", "a detached one");
-  if (length == 0 || data == nullptr) throw Error(Code::invalid_argument, name, "elements", "none");
-  array.data = static_cast<std::byte*>(data);
-  array.elements = static_cast<int64_t>(length);
-  return array;
-}
-
-template <class T>
-std::span<const T> elements_of(const Array& array, napi_typedarray_type type, const std::string& name,
-                               const char* type_name) {
-  if (array.type != type) throw Error(Code::invalid_argument, name, type_name, "another typed array");
-  return {reinterpret_cast<const T*>(array.data), static_cast<size_t>(array.elements)};
-}
 
 // The dtype of an array's elements; 16-bit words are what `sixteen` says.
 DType dtype_of(const Array& array, DType sixteen, const std::string& name) {
@@ -227,94 +146,6 @@ napi_value run_op(napi_env env, napi_callback_info info) {
   });
 }
 
-napi_value packed_handle(napi_env env, std::shared_ptr<const cpu::PackedMatrix> packed) {
-  const uint64_t bytes = packed->plan.bytes;
-  return make_handle(env, std::move(packed), bytes);
-}
-
-cpu::GroupShape group_shape(const Args& args, size_t i, const std::string& call, int bits) {
-  const auto sides = args.array_of(args[i], call + ": shape");
-  if (sides.size() != 4)
-    throw Error(Code::invalid_argument, call + ": shape", "[experts, out, in, group]",
-                std::to_string(sides.size()) + " values");
-  const auto side = [&](size_t at) {
-    return args.integer_of(sides[at], call + ": shape", 0, int64_t{1} << 52);
-  };
-  return {side(0), side(1), side(2), side(3), bits};
-}
-
-int bits_argument(const Args& args, size_t i) {
-  const auto bits = static_cast<int>(args.integer(i, "bits", 4, 8));
-  if (bits != 4 && bits != 8) throw Error(Code::invalid_argument, "bits", "4 or 8", std::to_string(bits));
-  return bits;
-}
-
-// packGroups(bits: 4 | 8, arrays: [values, scales, zeros?], shape: [experts, out, in, group], control?:
-// Control): Promise<PackedWeight>
-napi_value pack_groups(napi_env env, napi_callback_info info) {
-  return guarded(env, [&] {
-    const Args args(env, info, "packGroups");
-    const int bits = bits_argument(args, 0);
-    const std::string call = bits == 4 ? "packInt4" : "packInt8";
-    const auto arrays = args.array_of(args[1], call + ": arrays");
-    if (arrays.size() != 3)
-      throw Error(Code::invalid_argument, call + ": arrays", "values, scales and zeros", "others");
-    const cpu::GroupShape shape = group_shape(args, 2, call, bits);
-    const Array values = array_of(env, arrays[0], call + ": values");
-    const auto q = elements_of<uint8_t>(values, bits == 4 ? napi_uint8_array : napi_int8_array,
-                                        call + ": values", bits == 4 ? "a Uint8Array" : "an Int8Array");
-    const auto scales = elements_of<float>(array_of(env, arrays[1], call + ": scales"), napi_float32_array,
-                                           call + ": scales", "a Float32Array");
-    std::span<const uint8_t> zeros;
-    if (!args.absent_value(arrays[2]))
-      zeros = elements_of<uint8_t>(array_of(env, arrays[2], call + ": zeros"), napi_uint8_array,
-                                   call + ": zeros", "a Uint8Array");
-    cpu::check_groups(call, shape, values.elements);
-    return post_kept(
-        env, LaneId::load, args[1], args.optional_handle<Control>(3, "control"),
-        [=](Control& control) -> std::shared_ptr<const cpu::PackedMatrix> {
-          return std::make_shared<const cpu::PackedMatrix>(
-              cpu::pack_groups(call, shape, q, scales, zeros, control.cancelled));
-        },
-        packed_handle);
-  });
-}
-
-// packFloats(bits: 4 | 8, arrays: [weight], shape: [experts, out, in, group], isSymmetric: boolean, control?:
-// Control): Promise<PackedWeight>
-napi_value pack_floats(napi_env env, napi_callback_info info) {
-  return guarded(env, [&] {
-    const Args args(env, info, "packFloats");
-    const int bits = bits_argument(args, 0);
-    const std::string call = bits == 4 ? "packInt4" : "packInt8";
-    const auto arrays = args.array_of(args[1], call + ": arrays");
-    if (arrays.size() != 1) throw Error(Code::invalid_argument, call + ": arrays", "one", "others");
-    const cpu::GroupShape shape = group_shape(args, 2, call, bits);
-    const auto values = elements_of<float>(array_of(env, arrays[0], call + ": weight"), napi_float32_array,
-                                           call + ": weight", "a Float32Array");
-    const bool is_symmetric = args.flag_of(args[3], call + ": symmetric");
-    cpu::check_groups(call, shape, static_cast<int64_t>(values.size()));
-    return post_kept(
-        env, LaneId::load, args[1], args.optional_handle<Control>(4, "control"),
-        [=](Control& control) -> std::shared_ptr<const cpu::PackedMatrix> {
-          return std::make_shared<const cpu::PackedMatrix>(
-              cpu::quantize_groups(call, shape, values, is_symmetric, control.cancelled));
-        },
-        packed_handle);
-  });
-}
-
-// packedInfo(packed: PackedWeight): [experts, out, in, bytes]
-napi_value packed_info(napi_env env, napi_callback_info info) {
-  return guarded(env, [&] {
-    const Args args(env, info, "packedInfo");
-    const cpu::PackPlan& plan = args.handle<const cpu::PackedMatrix>(0, "weight")->plan;
-    const double facts[] = {static_cast<double>(plan.experts), static_cast<double>(plan.n),
-                            static_cast<double>(plan.k), static_cast<double>(plan.bytes)};
-    return typed_array(env, std::span<const double>(facts));
-  });
-}
-
 // newKvCache(kvHeads: number, headDim: number, capacity: number): KvCache
 napi_value new_kv_cache(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
@@ -393,9 +224,6 @@ napi_value probe(napi_env env, napi_callback_info info) {
 void define_kernels(napi_env env, napi_value exports) {
   define(env, exports,
          {{"runOp", run_op},
-          {"packGroups", pack_groups},
-          {"packFloats", pack_floats},
-          {"packedInfo", packed_info},
           {"newKvCache", new_kv_cache},
           {"appendKv", append_kv},
           {"truncateKv", truncate_kv},

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
@@ -11,6 +11,15 @@ export const modelFiles: Readonly<Record<string, string>> = {
   smollm2: '.cache/SmolLM2-135M-Instruct.Q4_1.gguf',
   tiny: 'models/tiny/crosscurrent-tiny.Q4_1.gguf',
 };
+
+/** The models of a comma-separated list that are there, by name and path; says which are not. */
+export function* presentModels(names: string): Generator<{ readonly name: string; readonly path: string }> {
+  for (const name of names.split(',')) {
+    const path = `${root}${modelFiles[name]}`;
+    if (existsSync(path)) yield { name, path };
+    else console.log(`\n${name}: skipped, no ${modelFiles[name]}`);
+  }
+}
 
 export interface MachineFacts {
   readonly date: string;

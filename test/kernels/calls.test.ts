@@ -257,7 +257,10 @@ describe('calls', () => {
     const controller = new AbortController();
     const x = random.floats(256 * 1024);
     const weight = random.floats(1024 * 1024);
-    const running = linear({ x, weight, shape: { in: 1024 }, threads: 1 });
+    // enough before it that it still waits when the signal comes, however busy the machine
+    const running = Promise.all(
+      Array.from({ length: 8 }, () => linear({ x, weight, shape: { in: 1024 }, threads: 1 })),
+    );
     const queued = add({ a, b, signal: controller.signal });
     setImmediate(() => controller.abort(reason));
     await expect(queued).rejects.toBe(reason);

@@ -52,7 +52,7 @@ struct Record {
   static constexpr int kLines = kGroup / (kInt4 ? 8 : 4);
 };
 
-template <class R, class Format, int kRows>
+template <class R, class Format, int kRows, bool kPrefetch>
 void dot_tile(const PanelArgs& a, int64_t row) {
   using Int = typename R::Int;
   using Float = typename R::Float;
@@ -83,7 +83,7 @@ void dot_tile(const PanelArgs& a, int64_t row) {
 #pragma GCC unroll 1  // unrolled, gcc puts all products first and spills them
     for (int l = 0; l < Format::kLines; ++l) {
       const uint8_t* line = lines + 64 * l;
-      R::prefetch(line + kDotPrefetchBytes);
+      if constexpr (kPrefetch) R::prefetch(line + kDotPrefetchBytes);
       each<kVectors>([&](auto v) __attribute__((always_inline)) {
         const Int w = R::load(line + 64 / kVectors * v);
         if constexpr (Format::kInt4) {
@@ -133,19 +133,22 @@ void dot_tile(const PanelArgs& a, int64_t row) {
   });
 }
 
-template <class R, class Format, int kRows>
+template <class R, class Format, int kRows, bool kPrefetch>
 void dot_last_rows(const PanelArgs& a, int64_t row) {
   if constexpr (kRows > 0) {
-    if (a.m - row == kRows) return dot_tile<R, Format, kRows>(a, row);
-    dot_last_rows<R, Format, kRows - 1>(a, row);
+    if (a.m - row == kRows) return dot_tile<R, Format, kRows, kPrefetch>(a, row);
+    dot_last_rows<R, Format, kRows - 1, kPrefetch>(a, row);
   }
 }
 
+// The first tile brings the panel into L1 for those that follow.
 template <class R, class Format>
 void dot_rows(const PanelArgs& a) {
-  int64_t row = 0;
-  for (; row + R::kTileRows <= a.m; row += R::kTileRows) dot_tile<R, Format, R::kTileRows>(a, row);
-  dot_last_rows<R, Format, R::kTileRows - 1>(a, row);
+  if (a.m < R::kTileRows) return dot_last_rows<R, Format, R::kTileRows - 1, true>(a, 0);
+  dot_tile<R, Format, R::kTileRows, true>(a, 0);
+  int64_t row = R::kTileRows;
+  for (; row + R::kTileRows <= a.m; row += R::kTileRows) dot_tile<R, Format, R::kTileRows, false>(a, row);
+  dot_last_rows<R, Format, R::kTileRows - 1, false>(a, row);
 }
 
 template <class R>
