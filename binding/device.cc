@@ -4,7 +4,6 @@
 #include "../native/cpu/isa.h"
 #include "../native/cpu/memory.h"
 #include "../native/cpu/pool.h"
-#include "args.h"
 #include "exports.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -56,25 +55,8 @@ napi_value devices(napi_env env, napi_callback_info) {
   });
 }
 
-// setIsa(level: string | undefined): void
-//
-// For the whole process; undefined returns to the best one.
-napi_value set_isa(napi_env env, napi_callback_info info) {
-  return guarded(env, [&] {
-    const Args args(env, info, "setIsa");
-    if (args.absent(0)) {
-      cpu::set_isa(std::nullopt);
-    } else {
-      cpu::set_isa(cpu::required_isa(args.text(0, "level")));
-    }
-    return undefined(env);
-  });
-}
-
 }  // namespace
 
-void define_devices(napi_env env, napi_value exports) {
-  define(env, exports, {{"devices", devices}, {"setIsa", set_isa}});
-}
+void define_devices(napi_env env, napi_value exports) { define(env, exports, {{"devices", devices}}); }
 
 }  // namespace crosscurrent::binding

@@ -1,4 +1,4 @@
-export { devices, setIsa } from './devices.js';
+export { devices } from './devices.js';
 export { type FileInfo, openBytes, openFile, type PackedStrings, TensorFile } from './file.js';
 export type { JobOptions, Progress } from './job.js';
 export { NativeProgram, parseProgram } from './program.js';

@@ -106,7 +106,6 @@ export interface NativeAddon {
   copyResult(result: ResultHandle, out: Uint8Array, offset: number): void;
 
   devices(): Device[];
-  setIsa(level: string | undefined): void;
 
   openFile(path: string, control?: ControlHandle): Promise<FileHandle>;
   openBytes(bytes: Uint8Array | BlockHandle, name: string): Promise<FileHandle>;

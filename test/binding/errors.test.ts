@@ -34,7 +34,6 @@ const accepts = {
   handle: () => false,
   number: () => false,
   text: (value: unknown) => typeof value === 'string',
-  level: (value: unknown) => value === undefined || value === null,
   words: () => false,
   bytes: () => false,
   list: Array.isArray,
@@ -79,7 +78,6 @@ describe('arguments of a wrong type', () => {
     ['progress', control],
     ['close', control],
     ['newBlock', zero],
-    ['setIsa', { kind: 'level', value: () => undefined }],
     ['openFile', path],
     ['openBytes', bytes, path],
     ['addSpecs', { kind: 'handle', value: () => native.newSpecs() }, { kind: 'list', value: () => [] }],
@@ -111,7 +109,7 @@ describe('arguments of a wrong type', () => {
   });
 
   it('no arguments at all', async () => {
-    const none = new Set<string>(['newControl', 'newSpecs', 'devices', 'setIsa']);
+    const none = new Set<string>(['newControl', 'newSpecs', 'devices']);
     for (const name of Object.keys(native) as (keyof NativeAddon)[])
       if (!none.has(name)) expect((await errorOf(() => native[name]())).code, name).toBe('INVALID_ARGUMENT');
   });
