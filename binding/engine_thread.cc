@@ -71,7 +71,7 @@ void Lane::post(std::unique_ptr<Job> job) {
 }
 
 void Lane::run() noexcept {
-  cpu::prefer_long_slice();
+  cpu::give_way();
   std::unique_lock lock(mutex_);
   while (true) {
     wake_.wait(lock, [this] { return stopped_ || !queue_.empty(); });
@@ -118,7 +118,7 @@ Engine& Engine::of(napi_env env) {
 }
 
 Engine::Engine(napi_env env) {
-  cpu::prefer_short_slice();
+  cpu::run_at_once();
   check(env, napi_create_threadsafe_function(env, nullptr, nullptr, text(env, "crosscurrent"), 0, 1, nullptr,
                                              nullptr, this, call_js, &to_js_));
   check(env, napi_unref_threadsafe_function(env, to_js_));

@@ -128,9 +128,10 @@ class Handle final : public HandleBase {
   int64_t bytes_;
 };
 
-// Most that a handle says it keeps. V8 answers 64 MiB of news with collections at once, 5 to 10 ms each on
-// the event loop; of forgotten handles a few of this size still set one off.
-constexpr uint64_t kMostToldBytes = 16u << 20;
+// Most that a handle says it keeps. V8 answers more with full collections, 5 to 10 ms each on the event loop:
+// at once at 64 MiB, and in the first generation when all handles of a model come to a few tens. Of forgotten
+// handles some of this size still set one off.
+constexpr uint64_t kMostToldBytes = 1u << 20;
 
 // `bytes`: what the garbage collector should know that the handle keeps.
 template <class T>

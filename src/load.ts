@@ -1,5 +1,6 @@
 import { CrosscurrentError, mismatch } from './errors.js';
 import { FirstLayers } from './first-layers.js';
+import { Sampler } from './generate/sampling.js';
 import { Scheduler } from './generate/scheduler.js';
 import type { SchedulerLimits } from './generate/task.js';
 import { Model } from './model.js';
@@ -71,10 +72,6 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     await turn();
     const program = parseProgram(plan.program.words);
     opened.push(program);
-    if (typeof source !== 'object')
-      tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
-    tokenizing?.catch(() => {});
-    await turn();
     const weights = await loadWeights(files.file, program, plan.program.weights, {
       ...withSignal,
       ...(options.onProgress ? { onProgress: options.onProgress } : {}),
@@ -98,12 +95,6 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       signal,
     );
     opened.push(session);
-    const firstLayers = new FirstLayers(plan, weights, settings);
-    opened.push(firstLayers);
-    const fingerprint = await fingerprintOf(files);
-    const tokenizer = await tokenizing;
-    signal?.throwIfAborted();
-    files.close();
     const { context, slots, pages } = plan;
     const limits: SchedulerLimits = {
       ...plan.program.bounds,
@@ -116,6 +107,19 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       prefixCacheBytes: options.prefixCacheBytes ?? defaultPrefixBytes(plan),
       ...(options.maxQueue === undefined ? {} : { maxQueue: options.maxQueue }),
     };
+    const scheduler = new Scheduler(session, limits);
+    await warmUp(scheduler, plan.info.vocab, signal);
+    // After packing: with both at once, and what V8 compiles and collects for both, more threads want to run than a small machine has
+    // cores, and the event loop waits its turn
+    if (typeof source !== 'object')
+      tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
+    tokenizing?.catch(() => {});
+    const firstLayers = new FirstLayers(plan, weights, settings);
+    opened.push(firstLayers);
+    const fingerprint = await fingerprintOf(files);
+    const tokenizer = await tokenizing;
+    signal?.throwIfAborted();
+    files.close();
     const { arena: activationBytes, states, kv: cache } = session.bytes;
     const memory = {
       weights: weights.bytes,
@@ -136,7 +140,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
         memory,
       },
       program: plan.program,
-      scheduler: new Scheduler(session, limits),
+      scheduler,
       tokenizer,
       firstLayers: (layers) => firstLayers.open(layers),
       close: closeAll,
@@ -145,6 +149,22 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     await (await tokenizing?.catch(() => undefined))?.dispose();
     await closeAll();
     throw error;
+  }
+}
+
+/** A token through every layer and one chosen after it: what happens once, code compiled and memory touched, is not left to the first request. */
+async function warmUp(scheduler: Scheduler, vocab: number, signal: AbortSignal | undefined): Promise<void> {
+  const state = await scheduler.open(signal);
+  try {
+    state.ids.push(0);
+    const capacity = Math.min(3, scheduler.limits.context);
+    const sampler = new Sampler({ seed: 0 }, vocab);
+    await scheduler.run({ state, target: 1, capacity, sampler, onToken: () => true }, signal);
+  } catch (error) {
+    // weights that give NaN are met by whoever asks for a token
+    if (!(error instanceof CrosscurrentError && error.code === 'INVALID_ARGUMENT')) throw error;
+  } finally {
+    scheduler.close(state);
   }
 }
 

@@ -184,7 +184,7 @@ int Pool::take_chunks() noexcept {
 }
 
 void Pool::work() {
-  prefer_long_slice();
+  give_way();
   uint32_t seen = 0;
   auto idle_since = Clock::now();
   for (int pauses = 0;; ++pauses) {

@@ -79,7 +79,7 @@ export class SchedulerLoop {
     await turn(); // what is asked for in the same turn starts together
     for (this.#isStuck = false; ; ) {
       ranks.turn++;
-      await this.#admit();
+      if (await this.#admit()) await turn();
       let progressed = await this.#prefill();
       if (this.#draft()) await turn(); // long enough for drafters that have no model
       progressed = (await this.#decode()) || progressed;
@@ -113,10 +113,11 @@ export class SchedulerLoop {
     return this.#ready().filter(({ task }) => pieceOf(task)?.live);
   }
 
-  /** By rank, and nobody passes another as long as anybody can go on: a large request would else be passed by small ones for ever. */
-  async #admit(): Promise<void> {
+  /** By rank, and nobody passes another as long as anybody can go on: a large request would else be passed by small ones for ever. Whether any waited. */
+  async #admit(): Promise<boolean> {
     const waiting = this.#queue.filter(({ admitted, ended }) => !admitted && !ended);
-    for (const queued of byRank(waiting)) if (!queued.ended && !(await this.#start(queued)) && !this.#isStuck) return;
+    for (const queued of byRank(waiting)) if (!queued.ended && !(await this.#start(queued)) && !this.#isStuck) break;
+    return waiting.length > 0;
   }
 
   /** Gives a task room for the tokens that it has, if there is a page more, so that it is not preempted at once. */
@@ -244,7 +245,9 @@ export class SchedulerLoop {
     try {
       const start = performance.now();
       const ids = entries.some(({ sampler }) => sampler !== undefined);
-      const call = runner.step(stepWords(kind, entries), { ids, logits });
+      const run = () => runner.step(stepWords(kind, entries), { ids, logits });
+      // Many tokens to lay out, and at first cold code: a turn of the event loop of its own
+      const call = kind === 'prefill' ? turn().then(run) : run();
       this.#call = call;
       settle(kind, chosen, await call, performance.now() - start);
       if (kind === 'prefill') for (const { queued } of chosen) prefix?.leave(queued.task);

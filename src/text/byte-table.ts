@@ -19,7 +19,30 @@ export interface PieceBytes {
   /** Exact: joined bytes are the text. Otherwise the table is the best guess for streaming (see `Probe`). */
   isExact: boolean;
   stripsFirstSpace: boolean;
-  of(token: string, id: number): Uint8Array;
+  write(token: string, id: number, into: ByteSink): void;
+}
+
+/** One growing block: an array a token would be a hundred thousand pieces of garbage. */
+export class ByteSink {
+  bytes: Uint8Array<ArrayBuffer>;
+  end = 0;
+
+  constructor(capacity: number) {
+    this.bytes = new Uint8Array(capacity);
+  }
+
+  /** Makes room for that many bytes more. */
+  reserve(bytes: number): void {
+    if (this.end + bytes <= this.bytes.length) return;
+    const grown = new Uint8Array((this.end + bytes) * 2);
+    grown.set(this.bytes.subarray(0, this.end));
+    this.bytes = grown;
+  }
+
+  text(text: string): void {
+    this.reserve(text.length * 3); // at most three bytes of UTF-8 a unit of UTF-16
+    this.end += utf8.encodeInto(text, this.bytes.subarray(this.end)).written;
+  }
 }
 
 /** The text of a token as the library decodes it: by itself, or after another. */
@@ -42,20 +65,30 @@ export const byteOfCharacter: ReadonlyMap<string, number> = (() => {
   return map;
 })();
 
-function byteLevelBytes(token: string): Uint8Array {
-  const bytes = new Uint8Array(token.length);
-  let at = 0;
-  for (const character of token) {
-    const byte = byteOfCharacter.get(character);
-    if (byte === undefined) return utf8.encode(token); // an added token that is not in the byte alphabet is itself
-    bytes[at++] = byte;
+const byteOfUnit = new Int16Array(512).fill(-1);
+for (const [character, byte] of byteOfCharacter) byteOfUnit[character.charCodeAt(0)] = byte;
+
+function byteLevelBytes(token: string, _id: number, into: ByteSink): void {
+  into.reserve(token.length);
+  for (let i = 0; i < token.length; i++) {
+    const byte = byteOfUnit[token.charCodeAt(i)] ?? -1;
+    if (byte < 0) {
+      into.text(token); // an added token that is not in the byte alphabet is itself
+      return;
+    }
+    into.bytes[into.end + i] = byte;
   }
-  return bytes;
+  into.end += token.length;
 }
 
-function sentencePieceBytes(token: string): Uint8Array {
+function sentencePieceBytes(token: string, _id: number, into: ByteSink): void {
   const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(token);
-  return byte ? Uint8Array.of(Number.parseInt(byte[1]!, 16)) : utf8.encode(token.replaceAll('▁', ' '));
+  if (byte === null) {
+    into.text(token.replaceAll('▁', ' '));
+    return;
+  }
+  into.reserve(1);
+  into.bytes[into.end++] = Number.parseInt(byte[1]!, 16);
 }
 
 function flatten(decoder: Component | null): Component[] {
@@ -74,17 +107,17 @@ function flatten(decoder: Component | null): Component[] {
 export function pieceBytes(decoder: Component | null, probe: Probe): PieceBytes {
   const steps = flatten(decoder);
   const types = steps.map((step) => step.type).join(' ');
-  if (types === 'ByteLevel') return { isExact: true, stripsFirstSpace: false, of: byteLevelBytes };
+  if (types === 'ByteLevel') return { isExact: true, stripsFirstSpace: false, write: byteLevelBytes };
   const spaces = steps.find((step) => step.type === 'Replace');
   const isSpace = isObject(spaces?.pattern) && spaces.pattern.String === '▁' && spaces.content === ' ';
   if (isSpace && /^Replace ByteFallback Fuse( Strip)?$/.test(types)) {
     const strip = steps.find((step) => step.type === 'Strip');
     if (strip === undefined || (strip.content === ' ' && strip.start === 1 && !strip.stop)) {
-      return { isExact: true, stripsFirstSpace: strip !== undefined, of: sentencePieceBytes };
+      return { isExact: true, stripsFirstSpace: strip !== undefined, write: sentencePieceBytes };
     }
   }
   const stripsFirstSpace = probe.sample.some((id) => probe.after(id) === ` ${probe.alone(id)}`);
-  return { isExact: false, stripsFirstSpace, of: (_, id) => utf8.encode(probe.after(id)) };
+  return { isExact: false, stripsFirstSpace, write: (_, id, into) => into.text(probe.after(id)) };
 }
 
 /** Packs the table; `tokens[id]` is undefined where the vocabulary has a hole. */
@@ -95,22 +128,13 @@ export function packBytes(
 ): ByteTable {
   const offsets = new Uint32Array(tokens.length + 1);
   const flags = new Uint8Array(tokens.length);
-  let bytes = new Uint8Array(tokens.length * 8);
-  let end = 0;
+  const sink = new ByteSink(tokens.length * 8);
   for (let id = 0; id < tokens.length; id++) {
     const token = tokens[id];
-    if (token !== undefined) {
-      const piece = pieces.of(token, id);
-      if (end + piece.length > bytes.length) {
-        const grown = new Uint8Array((end + piece.length) * 2);
-        grown.set(bytes.subarray(0, end));
-        bytes = grown;
-      }
-      bytes.set(piece, end);
-      end += piece.length;
-    }
+    if (token !== undefined) pieces.write(token, id, sink);
     if (special.has(id)) flags[id] = hiddenToken;
-    offsets[id + 1] = end;
+    offsets[id + 1] = sink.end;
   }
-  return { size: tokens.length, bytes: bytes.slice(0, end), offsets, flags, stripsFirstSpace: pieces.stripsFirstSpace };
+  const bytes = sink.bytes.slice(0, sink.end);
+  return { size: tokens.length, bytes, offsets, flags, stripsFirstSpace: pieces.stripsFirstSpace };
 }

@@ -3,10 +3,11 @@ import { CrosscurrentError } from '../errors.js';
 import type { FromWorker, Replies, Request, ToWorker, WireError } from './protocol.js';
 
 /**
- * The young generation is kept small: garbage of encoding is collected early and the worker adds about 40 MB to the process,
- * not 70. The old one is a bound that only a broken or gigantic tokenizer meets; it then fails alone, as OUT_OF_MEMORY.
+ * The young generation is kept small, as garbage of encoding is best collected early; but smaller still, and building a tokenizer collects a hundred
+ * times, by helper threads that the event loop then waits for. The old one is a bound that only a broken or gigantic tokenizer meets; it then
+ * fails alone, as OUT_OF_MEMORY.
  */
-const resourceLimits = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 1024 };
+const resourceLimits = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 1024 };
 
 // With streams of its own and no copy of the environment a worker takes half as long to construct (2 ms, on the event loop)
 const options: WorkerOptions = { resourceLimits, execArgv: [], env: SHARE_ENV, stdout: true, stderr: true };

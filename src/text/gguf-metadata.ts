@@ -26,6 +26,12 @@ class FileReader {
   }
 
   take(bytes: number, what: string): Buffer {
+    const start = this.advance(bytes, what);
+    return this.window.subarray(start, start + bytes);
+  }
+
+  /** Moves on, and gives where in the window the bytes passed begin: a view each is garbage, a hundred thousand times over. */
+  private advance(bytes: number, what: string): number {
     if (bytes > this.fileBytes - this.position) {
       this.fail(`${bytes} bytes of ${what}`, `${this.fileBytes - this.position} before the end of the file`);
     }
@@ -39,7 +45,7 @@ class FileReader {
       start = 0;
     }
     this.position += bytes;
-    return this.window.subarray(start, start + bytes);
+    return start;
   }
 
   skip(bytes: number, what: string): void {
@@ -48,73 +54,90 @@ class FileReader {
   }
 
   u32(what: string): number {
-    return this.take(4, what).readUInt32LE();
+    const at = this.advance(4, what);
+    return this.window.readUInt32LE(at);
   }
 
   /** A u64 that counts bytes or elements of this file, so anything above the file's size is corrupt. */
-  count(what: string): number {
-    const value = this.take(8, what).readBigUInt64LE();
-    if (value > BigInt(this.fileBytes)) this.fail(`${what} within a file of ${this.fileBytes} bytes`, String(value));
-    return Number(value);
+  count(what: string, kind = ''): number {
+    const at = this.advance(8, what);
+    const low = this.window.readUInt32LE(at);
+    const high = this.window.readUInt32LE(at + 4);
+    if (high === 0 && low <= this.fileBytes) return low;
+    const value = high * 2 ** 32 + low;
+    if (value > this.fileBytes) {
+      this.fail(`${kind}${what} within a file of ${this.fileBytes} bytes`, String(this.window.readBigUInt64LE(at)));
+    }
+    return value;
   }
 
   string(what: string): string {
-    const bytes = this.take(this.count(`length of ${what}`), what);
-    try {
-      return utf8.decode(bytes);
-    } catch {
-      return this.fail(`${what} in UTF-8`, 'other bytes');
+    const bytes = this.count(what, 'length of ');
+    const start = this.advance(bytes, what);
+    const text = this.window.toString('utf8', start, start + bytes);
+    // Bytes that are not UTF-8 became U+FFFD, and so does U+FFFD itself
+    if (text.includes('\ufffd')) {
+      try {
+        utf8.decode(this.window.subarray(start, start + bytes));
+      } catch {
+        return this.fail(`${what} in UTF-8`, 'other bytes');
+      }
     }
+    return text;
   }
 }
 
-function scalar(reader: FileReader, type: number, key: string): MetadataValue {
-  const bytes = reader.take(elementBytes[type]!, key);
+function scalar(bytes: Buffer, at: number, type: number): MetadataValue {
   switch (type) {
     case 0:
-      return bytes.readUInt8();
+      return bytes.readUInt8(at);
     case 1:
-      return bytes.readInt8();
+      return bytes.readInt8(at);
     case 2:
-      return bytes.readUInt16LE();
+      return bytes.readUInt16LE(at);
     case 3:
-      return bytes.readInt16LE();
+      return bytes.readInt16LE(at);
     case 4:
-      return bytes.readUInt32LE();
+      return bytes.readUInt32LE(at);
     case 5:
-      return bytes.readInt32LE();
+      return bytes.readInt32LE(at);
     case 6:
-      return bytes.readFloatLE();
+      return bytes.readFloatLE(at);
     case 7:
-      return bytes[0] !== 0;
+      return bytes[at] !== 0;
     case 10:
-      return bytes.readBigUInt64LE();
+      return bytes.readBigUInt64LE(at);
     case 11:
-      return bytes.readBigInt64LE();
+      return bytes.readBigInt64LE(at);
     default:
-      return bytes.readDoubleLE();
+      return bytes.readDoubleLE(at);
   }
 }
 
 function value(reader: FileReader, type: number, key: string, keep: boolean): MetadataValue | undefined {
   if (type === stringType) {
     if (keep) return reader.string(key);
-    reader.skip(reader.count(`length of ${key}`), key);
+    reader.skip(reader.count(key, 'length of '), key);
     return undefined;
   }
   if (type !== arrayType) {
     if (elementBytes[type] === undefined) reader.fail(`a type of metadata (0-12) for ${key}`, type);
-    return scalar(reader, type, key);
+    return scalar(reader.take(elementBytes[type], key), 0, type);
   }
   const itemType = reader.u32(`item type of ${key}`);
   const items = reader.count(`items of ${key}`);
   if (itemType === arrayType) reader.fail(`numbers or strings in ${key}`, 'arrays in an array');
   const bytes = elementBytes[itemType];
-  if (!keep && bytes !== undefined) {
-    reader.skip(items * bytes, key);
-    return undefined;
-  }
   const values: MetadataValue[] = [];
+  if (bytes !== undefined) {
+    if (!keep) {
+      reader.skip(items * bytes, key);
+      return undefined;
+    }
+    const data = reader.take(items * bytes, key);
+    for (let i = 0; i < items; i++) values.push(scalar(data, i * bytes, itemType));
+    return values;
+  }
   for (let i = 0; i < items; i++) {
     const item = value(reader, itemType, key, keep);
     if (item !== undefined) values.push(item);
