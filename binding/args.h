@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "handle.h"
@@ -24,6 +25,10 @@ class Args {
   napi_value operator[](size_t i) const { return values_[i]; }
   bool absent(size_t i) const;  // undefined or null
   bool is_handle(size_t i) const { return handle_name(env_, values_[i]) != nullptr; }
+  template <class T>
+  bool is(size_t i) const {
+    return is_handle(i) && std::string_view(handle_name(env_, values_[i])) == HandleKind<T>::name;
+  }
   napi_value function(size_t i, const char* name) const;
 
   template <class T>

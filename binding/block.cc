@@ -70,6 +70,11 @@ std::vector<std::byte> take_bytes(const Args& args, size_t i, const char* name) 
   return {bytes.begin(), bytes.end()};
 }
 
+std::shared_ptr<const Result> hold_bytes(const Args& args, size_t i, const char* name) {
+  if (args.is<const Result>(i)) return args.handle<const Result>(i, name);
+  return as_result(take_bytes(args, i, name));
+}
+
 void define_blocks(napi_env env, napi_value exports) {
   define(env, exports,
          {{"newBlock", new_block},

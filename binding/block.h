@@ -17,15 +17,22 @@ inline constexpr size_t kInlineBytes = size_t{1} << 20;
 // A Uint8Array is copied, a block is emptied.
 std::vector<std::byte> take_bytes(const Args& args, size_t i, const char* name);
 
+// The same for calls that only read: a result is shared.
+std::shared_ptr<const Result> hold_bytes(const Args& args, size_t i, const char* name);
+
+template <class Element>
+std::shared_ptr<const Result> as_result(std::vector<Element> values) {
+  const auto owner = std::make_shared<const std::vector<Element>>(std::move(values));
+  return std::make_shared<const Result>(Result{owner, std::as_bytes(std::span(*owner))});
+}
+
 // A typed array, or a result where that would take too long.
 template <class Element>
 napi_value give(napi_env env, std::vector<Element> values) {
   const std::span<const Element> view(values);
   if (view.size_bytes() <= kInlineBytes) return typed_array(env, view);
   const size_t bytes = view.size_bytes();
-  const auto owner = std::make_shared<const std::vector<Element>>(std::move(values));
-  auto result = std::make_shared<const Result>(Result{owner, std::as_bytes(std::span(*owner))});
-  return make_handle<const Result>(env, std::move(result), bytes);
+  return make_handle<const Result>(env, as_result(std::move(values)), bytes);
 }
 
 }  // namespace crosscurrent::binding

@@ -180,7 +180,7 @@ napi_value save(napi_env env, napi_callback_info info) {
   });
 }
 
-// restore(session: Session, bytes: Uint8Array | Block, slot: number, pages: Int32Array): Promise<void>
+// restore(session: Session, bytes: Uint8Array | Block | Result, slot: number, pages: Int32Array): Promise<void>
 napi_value restore(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "restore");
@@ -189,8 +189,8 @@ napi_value restore(napi_env env, napi_callback_info info) {
     auto pages = units_argument(args, 3, "pages", live->limits.pages);
     return Engine::of(env).post(
         env, LaneId::step, nullptr,
-        [live, bytes = take_bytes(args, 1, "bytes"), slot, pages = std::move(pages)](Control&) {
-          live->session->restore(bytes, slot, pages);
+        [live, bytes = hold_bytes(args, 1, "bytes"), slot, pages = std::move(pages)](Control&) {
+          live->session->restore(bytes->bytes, slot, pages);
           return true;
         },
         [](napi_env env, bool) { return undefined(env); });

@@ -1,4 +1,5 @@
 import { mismatch } from '../errors.js';
+import type { Checkpoint } from '../state/checkpoint.js';
 import type { StepKind } from '../state/decoded-tokens.js';
 import { turn } from '../turn.js';
 import { byUrgency, makeBatch } from './scheduler-batch.js';
@@ -8,8 +9,6 @@ import { compareRanks, type Ranks } from './scheduler-ranks.js';
 import { settle, settleFailed } from './scheduler-settle.js';
 import { stepWords } from './step-words.js';
 import { end, pieceOf, type Queued, type SchedulerLimits, type StepRunner } from './task.js';
-
-const noPages = new Int32Array(0);
 
 export interface LoopParts {
   readonly limits: SchedulerLimits;
@@ -134,6 +133,7 @@ export class SchedulerLoop {
       memory.makeRoom(missing, this.#queue, { rank, takesHeld: state.hadRoom, takesIdle: this.#isStuck }) &&
       memory.makeRoom(missing + spare, this.#queue, { rank: null, takesHeld: false });
     if (!hasRoom) {
+      resume?.release();
       if (isNew) state.drop();
       return false;
     }
@@ -145,19 +145,20 @@ export class SchedulerLoop {
     return true;
   }
 
-  /** Restores to a task's slot the states of the `tokens` tokens that it has taken over. */
-  async #resume(queued: Queued, states: Uint8Array, tokens: number): Promise<void> {
+  /** Makes a task's slot go on from the states after the `tokens` tokens that it has taken over, and releases them. */
+  async #resume(queued: Queued, states: Checkpoint, tokens: number): Promise<void> {
     const { prefix, runner } = this.#parts;
     const { task } = queued;
     prefix?.count(queued, tokens);
     queued.inFlight = true;
     try {
-      this.#call = states.length === 0 ? Promise.resolve() : runner.restore(states, task.state.slot, noPages);
+      this.#call = states.bytes === 0 ? Promise.resolve() : runner.resume(states, task.state.slot);
       await this.#call;
     } catch (error) {
       task.state.drop();
       end(queued, error);
     }
+    states.release();
     queued.inFlight = false;
     if (queued.ended) return queued.reject(queued.reason);
     if (task.state.processed < task.target) return;

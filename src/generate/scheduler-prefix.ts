@@ -1,3 +1,4 @@
+import type { Checkpoint } from '../state/checkpoint.js';
 import type { PagePool } from '../state/pages.js';
 import { PrefixCache, type PrefixNode } from '../state/prefix-cache.js';
 import type { SequenceState } from '../state/sequence-state.js';
@@ -8,7 +9,8 @@ const leastCheckpointPages = 2;
 /** Long prompts leave a checkpoint each time they have come so much further. */
 const stridePages = 16;
 
-const noPages = new Int32Array(0);
+/** Where pages alone are taken over. */
+const noStates: Checkpoint = { bytes: 0, hold() {}, release() {} };
 
 /** Lets sequences go on from the longest beginning that an earlier prompt has left, and leaves what they run for later ones. */
 export class PrefixSharing {
@@ -21,7 +23,7 @@ export class PrefixSharing {
   /** Bytes of a checkpoint; 0 until one was made. */
   #checkpointBytes = 0;
   /** Without recurrent states: what makes native code take a slot for one that has run tokens. */
-  #blank: Uint8Array | undefined;
+  #blank: Checkpoint | undefined;
 
   constructor(runner: StepRunner, pool: PagePool, limits: SchedulerLimits, maxBytes: number) {
     this.#runner = runner;
@@ -42,10 +44,10 @@ export class PrefixSharing {
   }
 
   /**
-   * Takes over pages of the cache where they go further than the sequence has come. Returns the states to be restored to its slot then; empty when there are none to
-   * restore, undefined when nothing was taken.
+   * Takes over pages of the cache where they go further than the sequence has come. Returns the states that its slot then goes on from, of 0 bytes when
+   * there are none, to be released by the caller; undefined when nothing was taken.
    */
-  adopt({ task, started }: Queued): Uint8Array | undefined {
+  adopt({ task, started }: Queued): Checkpoint | undefined {
     if (!task.sharesPrefix && !started) return undefined;
     const { state } = task;
     const { pageTokens } = this.#limits;
@@ -63,7 +65,9 @@ export class PrefixSharing {
     this.cache.touch(last);
     state.trail = last;
     state.length = last.depth * pageTokens;
-    return this.#isRecurrent || first === 0 ? resume : new Uint8Array(0);
+    const states = this.#isRecurrent || first === 0 ? resume : noStates;
+    states.hold();
+    return states;
   }
 
   /** Counts what was taken over, save by a task that had run it itself. */
@@ -110,23 +114,32 @@ export class PrefixSharing {
     const node = this.cache.insert(state, state.length);
     if (!node) return;
     if (!this.#isRecurrent) {
-      if (!this.#blank) this.#save(state, (bytes) => (this.#blank = bytes));
+      if (!this.#blank) this.#save(state, (blank) => this.#keepBlank(blank));
       return;
     }
     const isAtBorder = state.length === node.depth * this.#limits.pageTokens;
     const isPlace = node.depth % stridePages === 0 || this.#checkpointPlaces(task).includes(state.length);
     if (!isAtBorder || !isPlace || node.checkpoint || !this.#keepsCheckpoints) return;
-    this.#save(state, (bytes) => {
-      this.#checkpointBytes = bytes.length;
-      this.cache.attach(node, bytes);
+    this.#save(state, (checkpoint) => {
+      this.#checkpointBytes = checkpoint.bytes;
+      this.cache.attach(node, checkpoint);
     });
   }
 
+  #keepBlank(blank: Checkpoint): void {
+    if (this.#blank) return;
+    blank.hold();
+    this.#blank = blank;
+  }
+
   /** The call is made at once, before any step that comes after; one that fails leaves no checkpoint and harms nobody. */
-  #save(state: SequenceState, use: (bytes: Uint8Array) => void): void {
+  #save(state: SequenceState, use: (checkpoint: Checkpoint) => void): void {
     const saving = this.#runner
-      .save(state.slot, noPages, 0)
-      .then(use)
+      .checkpoint(state.slot)
+      .then((checkpoint) => {
+        use(checkpoint);
+        checkpoint.release();
+      })
       .catch(() => {})
       .finally(() => this.#saves.delete(saving));
     this.#saves.add(saving);
@@ -136,5 +149,7 @@ export class PrefixSharing {
   async dispose(): Promise<void> {
     await Promise.all(this.#saves);
     this.cache.clear();
+    this.#blank?.release();
+    this.#blank = undefined;
   }
 }

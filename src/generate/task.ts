@@ -1,4 +1,5 @@
 import { mismatch } from '../errors.js';
+import type { Checkpoint } from '../state/checkpoint.js';
 import type { StepKind } from '../state/decoded-tokens.js';
 import type { SequenceState } from '../state/sequence-state.js';
 import type { Sampler } from './sampling.js';
@@ -16,6 +17,9 @@ export interface StepRunner {
   /** The state after `room` bytes of the caller's. */
   save(slot: number, pages: Int32Array, room: number): Promise<Uint8Array>;
   restore(bytes: Uint8Array, slot: number, pages: Int32Array): Promise<void>;
+  /** The recurrent states of a slot, to go on from later. */
+  checkpoint(slot: number): Promise<Checkpoint>;
+  resume(checkpoint: Checkpoint, slot: number): Promise<void>;
 }
 
 export interface SchedulerLimits {

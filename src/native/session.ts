@@ -1,8 +1,9 @@
+import type { Checkpoint } from '../state/checkpoint.js';
 import { addon } from './addon.js';
 import { runJob } from './job.js';
 import type { NativeProgram } from './program.js';
 import { received, receivedAfter, sendable } from './transfer.js';
-import type { SessionBytes, SessionHandle, SessionLimits, SessionOptions } from './types.js';
+import type { ResultHandle, SessionBytes, SessionHandle, SessionLimits, SessionOptions } from './types.js';
 import type { NativeWeights } from './weights.js';
 
 export interface StepResult {
@@ -12,6 +13,7 @@ export interface StepResult {
   logits?: Float32Array;
 }
 
+const noPages = new Int32Array(0);
 const wantIds = 1;
 const wantLogits = 2;
 
@@ -75,6 +77,16 @@ export class Session {
     return addon().restore(this.handle, await sendable(bytes), slot, pages);
   }
 
+  /** The recurrent states of a slot, kept by native code: nothing is copied on the event loop. */
+  async checkpoint(slot: number): Promise<Checkpoint> {
+    return new SlotCheckpoint(await addon().save(this.handle, slot, noPages));
+  }
+
+  /** Makes a slot what it was at the checkpoint, which the call holds until it has ended. */
+  async resume(checkpoint: Checkpoint, slot: number): Promise<void> {
+    return addon().restore(this.handle, (checkpoint as SlotCheckpoint).states, slot, noPages);
+  }
+
   /** Steps that were queued still run. */
   close(): void {
     addon().close(this.handle);
@@ -82,6 +94,25 @@ export class Session {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+class SlotCheckpoint implements Checkpoint {
+  readonly states: Uint8Array | ResultHandle;
+  readonly bytes: number;
+  #holders = 1;
+
+  constructor(states: Uint8Array | ResultHandle) {
+    this.states = states;
+    this.bytes = ArrayBuffer.isView(states) ? states.length : addon().resultBytes(states);
+  }
+
+  hold(): void {
+    this.#holders++;
+  }
+
+  release(): void {
+    if (--this.#holders === 0 && !ArrayBuffer.isView(this.states)) addon().close(this.states);
   }
 }
 

@@ -154,7 +154,12 @@ export interface NativeAddon {
   readState(session: SessionHandle, state: number, unit: number): Promise<Float32Array | ResultHandle>;
   copyUnits(session: SessionHandle, slots: Int32Array, pages: Int32Array): Promise<void>;
   save(session: SessionHandle, slot: number, pages: Int32Array): Promise<Uint8Array | ResultHandle>;
-  restore(session: SessionHandle, bytes: Uint8Array | BlockHandle, slot: number, pages: Int32Array): Promise<void>;
+  restore(
+    session: SessionHandle,
+    bytes: Uint8Array | BlockHandle | ResultHandle,
+    slot: number,
+    pages: Int32Array,
+  ): Promise<void>;
   sessionLimits(session: SessionHandle): SessionLimits;
   sessionBytes(session: SessionHandle): SessionBytes;
 

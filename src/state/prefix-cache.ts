@@ -1,3 +1,4 @@
+import type { Checkpoint } from './checkpoint.js';
 import type { PagePool } from './pages.js';
 import type { SequenceState } from './sequence-state.js';
 
@@ -14,7 +15,7 @@ export interface PrefixNode {
   readonly page: number;
   readonly children: Map<number, PrefixNode>;
   /** The recurrent states after its last token. */
-  checkpoint: Uint8Array | undefined;
+  checkpoint: Checkpoint | undefined;
   /** False when it was evicted. */
   kept: boolean;
 }
@@ -124,11 +125,12 @@ export class PrefixCache {
     }
   }
 
-  /** Adds the recurrent states to a node, unless it went meanwhile. */
-  attach(node: PrefixNode, checkpoint: Uint8Array): void {
-    if (!node.kept || node.checkpoint || checkpoint.length > this.#options.maxBytes) return;
+  /** Adds the recurrent states to a node and holds them, unless it went meanwhile. */
+  attach(node: PrefixNode, checkpoint: Checkpoint): void {
+    if (!node.kept || node.checkpoint || checkpoint.bytes > this.#options.maxBytes) return;
+    checkpoint.hold();
     node.checkpoint = checkpoint;
-    this.#bytes += checkpoint.length;
+    this.#bytes += checkpoint.bytes;
     this.#checkpoints++;
     this.#fit();
   }
@@ -167,9 +169,13 @@ export class PrefixCache {
     node.kept = false;
     node.parent?.children.delete(node.key);
     this.#nodes.delete(node);
-    this.#bytes -= nodeBytes + (node.checkpoint?.length ?? 0);
-    if (node.checkpoint) this.#checkpoints--;
-    node.checkpoint = undefined;
+    this.#bytes -= nodeBytes;
+    if (node.checkpoint) {
+      this.#bytes -= node.checkpoint.bytes;
+      this.#checkpoints--;
+      node.checkpoint.release();
+      node.checkpoint = undefined;
+    }
     if (node.page >= 0) this.#pool.release(node.page);
   }
 

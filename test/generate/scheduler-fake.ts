@@ -1,6 +1,7 @@
 // A step runner without a model: what it "computes" for a token is a hash of everything that the token may depend on, and of the class of step that ran each token.
 import { setImmediate as turn } from 'node:timers/promises';
 import type { StepRunner } from '../../src/generate/task.js';
+import type { Checkpoint } from '../../src/state/checkpoint.js';
 
 /** Not `expect`, which takes longer than all the rest of a step. */
 function check(isTrue: boolean, expected: string): void {
@@ -60,6 +61,8 @@ interface Slot {
 export class FakeRunner implements StepRunner {
   steps = 0;
   prefillTokens = 0;
+  /** Checkpoints that somebody holds. */
+  checkpoints = 0;
   readonly kinds: FakeKinds;
   readonly #pageTokens: number;
   readonly #pages: number[][];
@@ -164,6 +167,33 @@ export class FakeRunner implements StepRunner {
     const text = JSON.stringify({ state, pages: [...pages].map((page) => this.#pages[page]) }).padEnd(200);
     await turn();
     return new TextEncoder().encode(text);
+  }
+
+  async checkpoint(slot: number): Promise<Checkpoint> {
+    const saved = await this.save(slot, new Int32Array(0));
+    this.checkpoints++;
+    let holders = 1;
+    const checkHeld = () => check(holders > 0, 'a checkpoint that somebody holds');
+    const checkpoint = {
+      bytes: saved.length,
+      saved: () => {
+        checkHeld();
+        return saved;
+      },
+      hold: () => {
+        checkHeld();
+        holders++;
+      },
+      release: () => {
+        checkHeld();
+        if (--holders === 0) this.checkpoints--;
+      },
+    };
+    return checkpoint;
+  }
+
+  async resume(checkpoint: Checkpoint, slot: number): Promise<void> {
+    return this.restore((checkpoint as Checkpoint & { saved(): Uint8Array }).saved(), slot, new Int32Array(0));
   }
 
   async restore(bytes: Uint8Array, slot: number, pages: Int32Array): Promise<void> {

@@ -136,6 +136,7 @@ class Driver {
     await this.scheduler.dispose();
     this.scheduler.audit();
     expect(this.scheduler.stats.prefixCache?.pages ?? 0).toBe(0);
+    expect(this.runner.checkpoints).toBe(0);
     expect(prefixCache?.bytes ?? 0).toBeLessThanOrEqual(limits.prefixCacheBytes ?? 0);
   }
 

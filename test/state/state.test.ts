@@ -73,6 +73,10 @@ describe('beginnings of prompts', () => {
     };
     return { pool, cache, sequence };
   };
+  const checkpointOf = (bytes: number) => {
+    const checkpoint = { bytes, holders: 1, hold: () => checkpoint.holders++, release: () => checkpoint.holders-- };
+    return checkpoint;
+  };
   const ids = (length: number, salt = 0): number[] => Array.from({ length }, (_, i) => (i < 8 ? i : i + 100 * salt));
 
   it('finds the longest that is there, in whole pages', () => {
@@ -119,18 +123,23 @@ describe('beginnings of prompts', () => {
 
   it('keeps within its bytes', () => {
     const { pool, cache, sequence } = open(4000);
+    const checkpoints: ReturnType<typeof checkpointOf>[] = [];
     for (let salt = 0; salt < 20; salt++) {
       const state = sequence(ids(16, salt));
       const node = cache.insert(state, 16);
-      if (node) cache.attach(node, new Uint8Array(900));
+      const checkpoint = checkpointOf(900);
+      checkpoints.push(checkpoint);
+      if (node) cache.attach(node, checkpoint);
       state.drop();
       expect(cache.stats.bytes).toBeLessThanOrEqual(4000);
     }
     expect(cache.stats.checkpoints).toBeGreaterThan(0);
     const node = cache.insert(sequence(ids(8, 50)), 8);
-    cache.attach(node as NonNullable<typeof node>, new Uint8Array(5000));
+    cache.attach(node as NonNullable<typeof node>, checkpointOf(5000));
     expect(node?.checkpoint).toBeUndefined();
+    expect(checkpoints.filter(({ holders }) => holders > 1).length).toBe(cache.stats.checkpoints);
     cache.clear();
+    expect(checkpoints.every(({ holders }) => holders === 1)).toBe(true);
     expect(cache.stats).toMatchObject({ bytes: 0, pages: 0, checkpoints: 0 });
     expect(pool.free).toBe(12 - 2);
   });
