@@ -219,6 +219,17 @@ napi_value probe(napi_env env, napi_callback_info info) {
   });
 }
 
+// coreLatency(): Promise<number>
+//
+// Nanoseconds for a cache line from core to core, the median over pairs; 0 where there is one core.
+napi_value core_latency(napi_env env, napi_callback_info) {
+  return guarded(env, [&] {
+    return Engine::of(env).post(
+        env, LaneId::step, nullptr, [](Control&) { return cpu::measure_core_latency_ns(); },
+        [](napi_env env, double ns) { return number(env, ns); });
+  });
+}
+
 }  // namespace
 
 void define_kernels(napi_env env, napi_value exports) {
@@ -227,7 +238,8 @@ void define_kernels(napi_env env, napi_value exports) {
           {"newKvCache", new_kv_cache},
           {"appendKv", append_kv},
           {"truncateKv", truncate_kv},
-          {"probe", probe}});
+          {"probe", probe},
+          {"coreLatency", core_latency}});
 }
 
 }  // namespace crosscurrent::binding

@@ -195,4 +195,6 @@ export interface NativeAddon {
   truncateKv(cache: KvCacheHandle, length: number): Promise<number>;
   /** Bytes read (0), f32 (1) or int8 (2) operations a second; 0 where this machine has no such instruction. */
   probe(kind: 0 | 1 | 2, threads: number): Promise<number>;
+  /** Nanoseconds for a cache line from core to core, the median over pairs; 0 where there is one core. */
+  coreLatency(): Promise<number>;
 }
