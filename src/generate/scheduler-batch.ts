@@ -1,6 +1,7 @@
 import type { StepKind } from '../state/decoded-tokens.js';
 import { turnsALevel } from './scheduler-ranks.js';
-import { type Chosen, noDraft, pieceOf, type Queued, type SchedulerLimits } from './task.js';
+import { noDraft } from './speculation.js';
+import { type Chosen, pieceOf, type Queued, type SchedulerLimits } from './task.js';
 
 /** Most prompt tokens of a turn in which others wait for their next token: what bounds the time between two tokens. */
 const sharedTurn = 64;

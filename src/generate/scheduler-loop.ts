@@ -7,6 +7,7 @@ import type { Memory } from './scheduler-memory.js';
 import type { PrefixSharing } from './scheduler-prefix.js';
 import { compareRanks, type Ranks } from './scheduler-ranks.js';
 import { settle, settleFailed } from './scheduler-settle.js';
+import type { Draft } from './speculation.js';
 import { stepWords } from './step-words.js';
 import { end, pieceOf, type Queued, type SchedulerLimits, type StepRunner } from './task.js';
 
@@ -80,7 +81,7 @@ export class SchedulerLoop {
       ranks.turn++;
       if (await this.#admit()) await turn();
       let progressed = await this.#prefill();
-      if (this.#draft()) await turn(); // long enough for drafters that have no model
+      if (this.#draft()) await turn(); // long enough for drafters that only promise what they know
       progressed = (await this.#decode()) || progressed;
       this.#queue = this.#queue.filter(({ ended }) => !ended);
       if (progressed) {
@@ -192,31 +193,43 @@ export class SchedulerLoop {
     return this.#step('decode', this.#ready(), this.#live().length > 0);
   }
 
-  /** Asks the drafters of tasks without a draft. A task is left out of steps until its drafter has answered. Whether any was asked. */
+  /** Asks the drafters of tasks without a draft. A task is left out of steps until its drafter has answered. Whether any has not yet. */
   #draft(): boolean {
     const { limits } = this.#parts;
     const live = this.#live();
     const share = Math.floor(Math.min(limits.t, limits.rows) / Math.min(Math.max(live.length, 1), limits.seqs)) - 1;
-    let asked = false;
+    let waits = false;
     for (const queued of live) {
       const { state, capacity, speculator } = queued.task;
       if (!speculator || queued.drafting || queued.draft) continue;
-      asked = true;
-      queued.drafting = true;
-      speculator
-        .propose(state.ids, Math.min(capacity - state.ids.length - 1, share))
-        .then(
-          (draft) => {
-            queued.draft = draft;
-          },
-          (error: unknown) => end(queued, error),
-        )
-        .finally(() => {
-          queued.drafting = false;
-          this.wake();
-        });
+      try {
+        const draft = speculator.propose(state.ids, Math.min(capacity - state.ids.length - 1, share));
+        if ('then' in draft) {
+          waits = true;
+          this.#await(queued, draft);
+        } else {
+          queued.draft = draft;
+        }
+      } catch (error) {
+        end(queued, error);
+      }
     }
-    return asked;
+    return waits;
+  }
+
+  #await(queued: Queued, proposed: Promise<Draft>): void {
+    queued.drafting = true;
+    proposed
+      .then(
+        (draft) => {
+          queued.draft = draft;
+        },
+        (error: unknown) => end(queued, error),
+      )
+      .finally(() => {
+        queued.drafting = false;
+        this.wake();
+      });
   }
 
   /** Runs one step of such pieces, if there are any. */

@@ -1,5 +1,6 @@
 import { CrosscurrentError, mismatch } from '../errors.js';
 import type { Tokenizer } from '../text/index.js';
+import { DraftLength } from './draft-length.js';
 import type { SamplingOptions } from './sampling.js';
 import type { Scheduler } from './scheduler.js';
 
@@ -95,6 +96,18 @@ export interface SpeculationStats {
   readonly deferred?: number;
 }
 
+export const noDraft: Draft = { ids: [] };
+
+const isPromise = (value: Draft | PromiseLike<Draft>): value is Promise<Draft> =>
+  typeof (value as PromiseLike<Draft> | undefined)?.then === 'function';
+
+const thrown = (cause: unknown): CrosscurrentError =>
+  new CrosscurrentError(
+    'DRAFTER_ERROR',
+    `drafter: propose threw (${cause instanceof Error ? cause.message : String(cause)})`,
+    { operand: 'drafter', cause },
+  );
+
 /** Most nodes of a step, the last token included; what a session's decode window holds. */
 export const maxNodes = 64;
 
@@ -121,24 +134,26 @@ export class Speculator {
     return { drafted: this.#drafted, accepted: this.#accepted, steps: this.#steps };
   }
 
-  /** A checked draft of at most `room` tokens; empty when it would not pay. @throws CrosscurrentError DRAFTER_ERROR */
-  async propose(ids: readonly number[], room: number): Promise<Draft> {
+  /** A checked draft of at most `room` tokens, at once where the drafter answers at once; empty when it would not pay. @throws CrosscurrentError DRAFTER_ERROR */
+  propose(ids: readonly number[], room: number): Draft | Promise<Draft> {
     const limit = Math.min(this.#drafter.length ?? this.#length.next(), room, maxNodes - 1);
-    if (limit <= 0) return { ids: [] };
+    if (limit <= 0) return noDraft;
     const start = performance.now();
-    let draft: Draft;
+    const checked = (draft: Draft): Draft => {
+      this.#check(draft, limit);
+      this.#length.drafted(draft.ids.length, performance.now() - start);
+      return draft;
+    };
+    let proposed: Draft | Promise<Draft>;
     try {
-      draft = await this.#drafter.propose({ ids, limit });
+      proposed = this.#drafter.propose({ ids, limit });
     } catch (cause) {
-      throw new CrosscurrentError(
-        'DRAFTER_ERROR',
-        `drafter: propose threw (${cause instanceof Error ? cause.message : String(cause)})`,
-        { operand: 'drafter', cause },
-      );
+      throw thrown(cause);
     }
-    this.#check(draft, limit);
-    this.#length.drafted(draft.ids.length, performance.now() - start);
-    return draft;
+    if (!isPromise(proposed)) return checked(proposed);
+    return Promise.resolve(proposed).then(checked, (cause: unknown) => {
+      throw thrown(cause);
+    });
   }
 
   /** Told what a step made of the draft, and how long it took. */
@@ -181,82 +196,4 @@ export class Speculator {
         throw wrong(`parents[${i}]`, `-1..${i - 1}`, String(parent));
     });
   }
-}
-
-const firstLength = 4;
-const smoothing = 0.15;
-/** Rounds without a draft before the next try, when drafting does not pay; doubled each time it still does not. */
-const firstPause = 8;
-const longestPause = 256;
-
-/**
- * How many tokens to draft: the length that gives most tokens a millisecond, from the acceptance and the costs seen so far.
- *
- * With acceptance a, a chain of n drafted tokens gives (1 - a^(n+1)) / (1 - a) tokens (Leviathan et al. 2023, arXiv:2211.17192, eq. 1) and costs one plain step, n times what a further
- * node costs, and n times what drafting one costs. A tree gives what the chain of its depth gives. When no length beats plain decoding, it pauses, ever longer.
- */
-export class DraftLength {
-  #acceptance = 0.7;
-  #plainMs: number | undefined;
-  #nodeMs: number | undefined;
-  #draftMs = 0;
-  /** Depth of drafts beside their tokens: 1 for chains. */
-  #slope = 1;
-  #pause = 0;
-  #nextPause = firstPause;
-  #rounds = 0;
-
-  next(): number {
-    if (this.#pause > 0) {
-      this.#pause--;
-      return 0;
-    }
-    // the first step is a plain one: what it costs is what the others are compared with
-    if (this.#rounds++ === 0) return 0;
-    const best = this.#best();
-    if (best > 0) return best;
-    this.#pause = this.#nextPause;
-    this.#nextPause = Math.min(this.#nextPause * 2, longestPause);
-    return 1;
-  }
-
-  drafted(count: number, ms: number): void {
-    if (count > 0) this.#draftMs = blend(this.#draftMs || undefined, ms / count);
-  }
-
-  settled(draft: Draft, accepted: number, stepMs: number): void {
-    const nodes = draft.ids.length;
-    if (nodes === 0) {
-      this.#plainMs = blend(this.#plainMs, stepMs);
-      return;
-    }
-    this.#nodeMs = blend(this.#nodeMs, Math.max(stepMs - (this.#plainMs ?? stepMs), 0) / nodes);
-    const depth = draft.parents ? depthOf(draft.parents) : nodes;
-    this.#slope = blend(this.#slope, depth / nodes);
-    // each accepted token is a success; the token that stopped the run, if there was one, a failure
-    for (let i = 0; i < accepted; i++) this.#acceptance = blend(this.#acceptance, 1);
-    if (accepted < depth) this.#acceptance = blend(this.#acceptance, 0);
-    if (accepted > 0) this.#nextPause = firstPause;
-  }
-
-  #best(): number {
-    if (this.#plainMs === undefined || this.#nodeMs === undefined) return firstLength;
-    const a = Math.min(this.#acceptance, 0.999);
-    let [best, bestRate] = [0, 1 / this.#plainMs];
-    for (let n = 1; n < maxNodes; n++) {
-      const depth = Math.max(n * this.#slope, 1);
-      const rate = (1 - a ** (depth + 1)) / (1 - a) / (this.#plainMs + n * (this.#nodeMs + this.#draftMs));
-      if (rate > bestRate) [best, bestRate] = [n, rate];
-    }
-    return best;
-  }
-}
-
-const blend = (old: number | undefined, seen: number): number =>
-  old === undefined ? seen : old + smoothing * (seen - old);
-
-function depthOf(parents: readonly number[]): number {
-  const depths: number[] = [];
-  for (const parent of parents) depths.push(parent < 0 ? 1 : (depths[parent] as number) + 1);
-  return Math.max(0, ...depths);
 }

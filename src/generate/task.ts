@@ -80,8 +80,6 @@ export interface Chosen {
   readonly draft: Draft;
 }
 
-export const noDraft: Draft = { ids: [] };
-
 export interface Queued {
   readonly task: Task;
   readonly rank: Rank;

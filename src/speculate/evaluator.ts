@@ -1,7 +1,6 @@
 import type { Sampler } from '../generate/sampling.js';
 import type { Scheduler } from '../generate/scheduler.js';
-import { type Draft, maxNodes, Speculator } from '../generate/speculation.js';
-import { noDraft } from '../generate/task.js';
+import { type Draft, maxNodes, noDraft, Speculator } from '../generate/speculation.js';
 import type { SequenceState } from '../state/sequence-state.js';
 
 /** What a model says after the last token of a text and after each guessed one; of the first guesses only, where a step had no room for all. */

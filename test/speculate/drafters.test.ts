@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { DraftLength } from '../../src/generate/speculation.js';
+import { DraftLength } from '../../src/generate/draft-length.js';
 import { type Draft, draftModel, load, type Speculation } from '../../src/index.js';
 import type { Model } from '../../src/model.js';
 import { SuffixAutomaton } from '../../src/speculate/suffix-automaton.js';

@@ -1,7 +1,7 @@
 // Draft trees, and the first layers of a model as its drafter: what they propose, what they need, and what they refuse.
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { DraftLength } from '../../src/generate/speculation.js';
+import { DraftLength } from '../../src/generate/draft-length.js';
 import {
   type BranchRequest,
   type Draft,
