@@ -21,11 +21,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kPasses = 20;
-constexpr int kTurns = 1000;       // hand-overs there and back in a pass
+constexpr int kPasses = 200;
+constexpr int kTurns = 100;  // there and back: short, so that a busy machine too gives a pass undisturbed
 constexpr size_t kMostPairs = 64;  // of a machine with hundreds of cores; evenly chosen
 // Where another process has one of the cores, a hand-over takes slices of the scheduler: enough is enough.
-constexpr auto kPatience = std::chrono::milliseconds(200);
+constexpr auto kPatience = std::chrono::milliseconds(500);
 
 std::vector<int> allowed_cpus() {
   cpu_set_t mask;
