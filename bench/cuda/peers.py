@@ -159,6 +159,62 @@ def peers_moe(report):
                    1, bytes=2 * dim * ff * int((counts > 0).sum()))
 
 
+def peers_moe_prefill(report):
+    """One grouped GEMM of the three that a gated expert has, rows already sorted; and the whole MLP from it: gather,
+    gate and up in one GEMM, silu, down, weighted sum."""
+    if not hasattr(torch, "_grouped_mm"):
+        return print("moe_prefill: no torch._grouped_mm")
+    t = 4096
+    for experts, dim, ff, top_k in ((128, 2048, 768, 8), (64, 2048, 1408, 6), (8, 4096, 14336, 2)):
+        label, flop = f"E{experts} {dim}->{ff} top-{top_k} T{t}", 2 * t * top_k * dim * ff
+        ids = torch.stack([torch.randperm(experts, device="cuda")[:top_k] for _ in range(t)]).flatten()
+        offsets = torch.bincount(ids, minlength=experts).cumsum(0).to(torch.int32)
+        rows = random_bf16(t * top_k, dim)
+        gate = random_bf16(experts, ff, dim).transpose(1, 2)
+        report("grouped_mm", label, lambda i: torch._grouped_mm(rows, gate, offs=offsets), 1, flop=flop, launches=4)
+        del gate, rows
+        x, weights = random_bf16(t, dim), torch.rand(t, top_k, 1, device="cuda", dtype=torch.bfloat16)
+        gate_up = random_bf16(experts, 2 * ff, dim).transpose(1, 2)
+        down = random_bf16(experts, dim, ff).transpose(1, 2)
+        y = torch.empty(t, dim, device="cuda", dtype=torch.bfloat16)
+
+        def mlp(i):
+            order = ids.argsort(stable=True)
+            h = torch._grouped_mm(x[order // top_k], gate_up, offs=offsets)
+            h = torch.nn.functional.silu(h[:, :ff]) * h[:, ff:]
+            out = torch._grouped_mm(h, down, offs=offsets)
+            torch.sum(out[order.argsort()].view(t, top_k, dim) * weights, 1, out=y)
+
+        report("grouped_mm MLP", label, mlp, 1, flop=3 * flop, launches=4)
+        del gate_up, down
+
+
+def peers_attention_prefill(report):
+    """Scaled dot-product attention of PyTorch over whole prompts: FlashAttention-2 and cuDNN. Causal counts half."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    heads, kv_heads = 32, 8
+    cases = [(128, True, s) for s in (512, 2048, 8192, 32768)] + [(128, False, s) for s in (512, 2048, 8192)]
+    for dim, causal, tokens in cases + [(64, True, 2048), (64, True, 8192), (64, False, 8192)]:
+        seqs = max(1, 16384 // tokens)
+        sets = rotation(4 * seqs * tokens * (heads + kv_heads) * dim)
+        q = [random_bf16(seqs, heads, tokens, dim) for _ in range(sets)]
+        kv = [random_bf16(2, seqs, kv_heads, tokens, dim) for _ in range(sets)]
+        flop = 4 * seqs * heads * tokens * tokens * dim // (2 if causal else 1)
+        for name, backend in (("fa2", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
+            def step(i):
+                with sdpa_kernel(backend):
+                    torch.nn.functional.scaled_dot_product_attention(q[i], kv[i][0], kv[i][1], is_causal=causal,
+                                                                     enable_gqa=True)
+            try:
+                step(0)
+            except RuntimeError as error:
+                print(f"attention_prefill: no {name}: {error}")
+                continue
+            report(name, f"{heads}/{kv_heads} d{dim} {'causal' if causal else 'full'} B{seqs} S{tokens}", step, sets,
+                   flop=flop, launches=min(20, max(2, int(4e12 / flop))), samples=40)
+        del q, kv
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("families", nargs="*")

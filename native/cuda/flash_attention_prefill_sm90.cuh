@@ -1,0 +1,382 @@
+// flash_attention_prefill on wgmma. Bound by wgmma; at head_dim 64 as much by the exponentials.
+//
+//   producer, one warp     takes tiles (64 queries a consumer warpgroup, one head) from a counter, longest
+//   first;
+//                          TMA: q, then blocks of keys and values, last to first; one box a page
+//   consumer warpgroups    S = Q Kᵀ from shared memory; P = exp2(S) stays in registers as the A operand of P
+//   V
+//
+// Two overlaps. In a warpgroup, Q Kᵀ of a block is issued before P V of the block before it, which then runs
+// beside the softmax. Between warpgroups, a turn (a named barrier) orders who issues, so that one computes
+// exponentials while the other's products run. Masked blocks are loops of their own.
+//
+// The producer is ahead by as much as shared memory holds, across tiles too.
+#pragma once
+
+#include <algorithm>
+
+#include "flash_attention_prefill.cuh"
+#include "tensor_map.h"
+#include "wgmma.cuh"
+
+namespace crosscurrent::cuda::prefill {
+
+struct Parameters {
+  CUtensorMap q, k, v;
+  FlashAttentionPrefillArgs args;
+  Scores scores;
+  uint32_t* handed_out;  // tiles, but for the first of each block
+  int box_tokens;        // of a TMA load of keys
+  int section_keys;
+};
+
+template <int kDimOf>
+struct Layout {
+  static constexpr int kDim = kDimOf;
+  static constexpr FlashAttentionPrefillTile kTile = flash_attention_prefill_tile(kDim);
+  static constexpr int kRows = kTile.rows(), kKeys = kTile.keys, kStages = kTile.stages;
+  static constexpr int kWarpgroups = kTile.warpgroups;
+  static constexpr int kPanels = prefill_panels(kDim);
+  static constexpr int kQueryPanel = 128 * kRows, kKeyPanel = 128 * kKeys;  // bytes of 64 columns
+  static constexpr int kQueryBytes = kPanels * kQueryPanel, kStageBytes = kPanels * kKeyPanel;
+  // Sums of values: one wgmma a part.
+  static constexpr int kParts = kDim == 256 ? 2 : 1, kPart = kDim / kParts;
+};
+
+template <class L>
+struct Shared {
+  unsigned char q[L::kQueryBytes];
+  unsigned char k[L::kStages][L::kStageBytes], v[L::kStages][L::kStageBytes];
+  unsigned char y[L::kTile.output_over_q ? 16 : L::kQueryBytes];
+  uint64_t q_full, q_empty, k_full[L::kStages], k_empty[L::kStages], v_full[L::kStages], v_empty[L::kStages];
+  TileRows tile;  // of q; no rows: there is none
+
+  __device__ unsigned char* output() { return L::kTile.output_over_q ? q : y; }
+};
+
+// A place in a ring of stages and the parity of its turn.
+template <int kStages>
+struct Place {
+  int stage = 0, parity = 0;
+
+  __device__ __forceinline__ void next() {
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+};
+
+// Keys or values of block `block`: a lane a box (64 columns of a page, or of the block where pages are
+// longer).
+template <class L>
+__device__ __forceinline__ void load_block(const Parameters& p, const CUtensorMap& map, const TileRows& tile,
+                                           int block, unsigned char* to, uint64_t* full) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int start = block * L::kKeys, boxes = L::kKeys / p.box_tokens;
+  const int used = min(boxes, (tile.end - start + p.box_tokens - 1) / p.box_tokens);
+  if (lane == 0) mbarrier_expect(full, used * L::kPanels * p.box_tokens * 128);
+  __syncwarp();
+  const int panel = lane / boxes, box = lane % boxes;
+  if (panel >= L::kPanels || box >= used) return;
+  const KvPages& cache = p.args.cache;
+  const int row = start + box * p.box_tokens;
+  const auto page = static_cast<int>(page_of(cache, tile.seq, row));
+  const int token = cache.pages ? row & (cache.page_tokens - 1) : row;
+  tma_load(to + panel * L::kKeyPanel + box * p.box_tokens * 128, &map, 64 * panel, token,
+           tile.head / static_cast<int>(p.args.heads / p.args.kv_heads), page, full);
+}
+
+template <class L>
+__device__ __forceinline__ void produce(const Parameters& p, Shared<L>& shared) {
+  const FlashAttentionPrefillArgs& a = p.args;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  grid_dependency_wait();
+  Tiles<L::kRows> tiles(a.sequences, static_cast<int>(a.heads), static_cast<int>(a.kv_heads), p.section_keys);
+  const int count = tiles.count();
+  Place<L::kStages> key_place{0, 1}, value_place{0, 1};  // parity 1: every stage begins empty
+  int q_parity = 1, tile = static_cast<int>(blockIdx.x);
+  TileRows rows;
+  while (tile < count && tiles.find(tile, rows)) {
+    uint32_t before = 0;
+    if (lane == 0) {
+      before = atomicAdd(p.handed_out, 1);
+      // every tile was one addition: the last leaves the counter as it was found
+      if (before == static_cast<uint32_t>(count) - 1) atomicExch(p.handed_out, 0);
+    }
+    const KeyBlocks blocks(rows.position, rows.end, L::kRows, L::kKeys, a.is_causal, a.window);
+    const auto load_keys = [&](int block) {
+      mbarrier_wait(&shared.k_empty[key_place.stage], key_place.parity);
+      load_block<L>(p, p.k, rows, block, shared.k[key_place.stage], &shared.k_full[key_place.stage]);
+      key_place.next();
+    };
+    const auto load_values = [&](int block) {
+      mbarrier_wait(&shared.v_empty[value_place.stage], value_place.parity);
+      load_block<L>(p, p.v, rows, block, shared.v[value_place.stage], &shared.v_full[value_place.stage]);
+      value_place.next();
+    };
+    load_keys(blocks.count - 1);
+    mbarrier_wait(&shared.q_empty, q_parity);
+    q_parity ^= 1;
+    if (lane == 0) {
+      shared.tile = rows;
+      mbarrier_expect(&shared.q_full, L::kQueryBytes);
+    }
+    __syncwarp();
+    if (lane < L::kPanels)
+      tma_load(shared.q + lane * L::kQueryPanel, &p.q, 64 * lane, rows.head, rows.row, &shared.q_full);
+    for (int block = blocks.count - 1; block > blocks.first; --block) {
+      load_keys(block - 1);
+      load_values(block);
+    }
+    load_values(blocks.first);
+    tile = static_cast<int>(gridDim.x + __shfl_sync(kAllLanes, before, 0));
+  }
+  mbarrier_wait(&shared.q_empty, q_parity);
+  if (lane == 0) {
+    shared.tile.count = 0;
+    mbarrier_arrive(&shared.q_full);
+  }
+}
+
+// A consumer warpgroup: 64 queries of each tile.
+template <class L, bool kModified>
+class Consumer {
+ public:
+  __device__ __forceinline__ Consumer(const Parameters& p, Shared<L>& shared)
+      : p_(p),
+        shared_(shared),
+        warpgroup_(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 128 - 1, 0)),
+        lane_(static_cast<int>(threadIdx.x) % 32),
+        my_row_(static_cast<int>(threadIdx.x) / 32 * 16 - 64) {}
+
+  __device__ __forceinline__ void run() {
+    if (warpgroup_ == L::kWarpgroups - 1) pass_turn();
+    for (int q_parity = 0;; q_parity ^= 1) {
+      mbarrier_wait(&shared_.q_full, q_parity);
+      if (shared_.tile.count == 0) break;
+      attend();
+    }
+  }
+
+ private:
+  using Weights = Softmax<L::kKeys, kModified>;
+  static constexpr int kTurn = 1, kAlone = 1 + L::kWarpgroups;  // barriers, one a warpgroup from each on
+
+  __device__ __forceinline__ void wait_turn() const { barrier_sync(kTurn + warpgroup_, 256); }
+  __device__ __forceinline__ void pass_turn() const {
+    barrier_arrive(kTurn + (warpgroup_ + 1 == L::kWarpgroups ? 0 : warpgroup_ + 1), 256);
+  }
+  __device__ __forceinline__ void release(uint64_t* empty) const {
+    if (lane_ == 0) mbarrier_arrive(empty);
+  }
+  __device__ __forceinline__ void release_keys() {
+    release(&shared_.k_empty[keys_.stage]);
+    keys_.next();
+  }
+  __device__ __forceinline__ void release_values() {
+    release(&shared_.v_empty[values_.stage]);
+    values_.next();
+  }
+  __device__ __forceinline__ void wait_keys() const {
+    mbarrier_wait(&shared_.k_full[keys_.stage], keys_.parity);
+  }
+  __device__ __forceinline__ void wait_values() const {
+    mbarrier_wait(&shared_.v_full[values_.stage], values_.parity);
+  }
+
+  __device__ __forceinline__ void multiply_keys() {
+    const uint64_t q = wgmma_matrix(shared_.q + warpgroup_ * 64 * 128, 1024, Swizzle::bytes_128);
+    const uint64_t k = wgmma_matrix(shared_.k[keys_.stage], 1024, Swizzle::bytes_128);
+#pragma unroll
+    for (int i = 0; i < L::kDim / 16; ++i)
+      wgmma_shared<L::kKeys>(s_, wgmma_advance(q, i / 4 * L::kQueryPanel + i % 4 * 32),
+                             wgmma_advance(k, i / 4 * L::kKeyPanel + i % 4 * 32), i > 0);
+    wgmma_commit();
+  }
+  __device__ __forceinline__ void multiply_values() {
+    const uint64_t v = wgmma_matrix_transposed(shared_.v[values_.stage], L::kKeyPanel);
+#pragma unroll
+    for (int i = 0; i < L::kKeys / 16; ++i)
+#pragma unroll
+      for (int part = 0; part < L::kParts; ++part)
+        wgmma_register_transposed<L::kPart>(
+            sum_[part], weights_[i], wgmma_advance(v, part * (L::kPart / 64) * L::kKeyPanel + i * 16 * 128));
+    wgmma_commit();
+  }
+  __device__ __forceinline__ void hold_sums() {
+#pragma unroll
+    for (auto& part : sum_) wgmma_hold(part);
+  }
+
+  // Rows behind the last key hold anything, and no weight, even 0, may meet a NaN. Every warpgroup writes the
+  // same zeros.
+  __device__ __forceinline__ void clear_values(int from) {
+    wait_values();
+    for (int i = static_cast<int>(threadIdx.x) % 128; i < (L::kKeys - from) * 8 * L::kPanels; i += 128) {
+      const int panel = i / 8 % L::kPanels, row = from + i / 8 / L::kPanels;
+      *reinterpret_cast<uint4*>(shared_.v[values_.stage] + panel * L::kKeyPanel + row * 128 + i % 8 * 16) =
+          uint4{0, 0, 0, 0};
+    }
+    fence_async_shared();
+    barrier_sync(kAlone + warpgroup_, 128);
+  }
+
+  // Scores of a block, beside the values of the one before it.
+  template <bool kMasked>
+  __device__ __forceinline__ void step(Weights& softmax, int block) {
+    wait_keys();
+    wait_turn();
+    wgmma_fence();
+    multiply_keys();
+    wait_values();
+    wgmma_fence();
+    multiply_values();
+    pass_turn();
+    wgmma_wait<1>();
+    wgmma_hold(s_);
+    release_keys();
+    float shrink[2];
+    softmax.template add<kMasked>(s_, block * L::kKeys, shrink);
+    wgmma_wait<0>();
+    hold_sums();
+    release_values();
+    pack_weights(s_, weights_);
+#pragma unroll
+    for (auto& part : sum_)
+#pragma unroll
+      for (int i = 0; i < L::kPart / 2; ++i) part[i] *= shrink[i / 2 % 2];
+  }
+
+  __device__ __forceinline__ void attend() {
+    const FlashAttentionPrefillArgs& a = p_.args;
+    TileRows tile = shared_.tile;
+    const KeyBlocks blocks(tile.position, tile.end, L::kRows, L::kKeys, a.is_causal, a.window);
+    Weights softmax(a, p_.scores, tile.position + my_row_ + lane_ / 4, tile.end, tile.head);
+#pragma unroll
+    for (auto& part : sum_)
+#pragma unroll
+      for (float& v : part) v = 0;
+
+    int block = blocks.count - 1;
+    wait_keys();
+    wgmma_fence();
+    multiply_keys();
+    wgmma_wait<0>();
+    wgmma_hold(s_);
+    release_keys();
+    float shrink[2];
+    softmax.template add<true>(s_, block * L::kKeys, shrink);
+    pack_weights(s_, weights_);
+    if (const int known = tile.end - block * L::kKeys; known < L::kKeys) clear_values(known);
+    --block;
+    const int masked = max(blocks.whole_end, blocks.first), whole = max(blocks.whole_begin, blocks.first);
+    for (; block >= masked; --block) step<true>(softmax, block);
+    for (; block >= whole; --block) step<false>(softmax, block);
+    for (; block >= blocks.first; --block) step<true>(softmax, block);
+
+    tile = shared_.tile;  // again, so that no registers kept it
+    if constexpr (!L::kTile.output_over_q) release(&shared_.q_empty);
+    wait_values();
+    wgmma_fence();
+    multiply_values();
+    float factor[2];
+    softmax.finish(a.sinks ? a.sinks[tile.head] : -INFINITY, factor);
+    wgmma_wait<0>();
+    hold_sums();
+    release_values();
+
+    if constexpr (L::kTile.output_over_q) barrier_sync(kAlone + warpgroup_, 128);
+    bf16* const y = a.y + (int64_t{tile.row} + my_row_) * a.y_stride + tile.head * L::kDim;
+#pragma unroll
+    for (int part = 0; part < L::kParts; ++part)
+      store_rows<L::kPart>(sum_[part], factor,
+                           shared_.output() + part * (L::kPart / 64) * L::kQueryPanel + my_row_ * 128,
+                           L::kQueryPanel, y + part * L::kPart, a.y_stride, tile.count - my_row_);
+    if constexpr (L::kTile.output_over_q) {
+      fence_async_shared();
+      barrier_sync(kAlone + warpgroup_, 128);
+      release(&shared_.q_empty);
+    }
+  }
+
+  const Parameters& p_;
+  Shared<L>& shared_;
+  const int warpgroup_, lane_, my_row_;
+  Place<L::kStages> keys_, values_;
+  float s_[L::kKeys / 2], sum_[L::kParts][L::kPart / 2];
+  uint32_t weights_[L::kKeys / 16][4];
+};
+
+template <int kDim, bool kModified>
+__global__ void __launch_bounds__(Layout<kDim>::kTile.threads(), 1)
+    flash_attention_prefill_kernel(const __grid_constant__ Parameters p) {
+  if constexpr (kSm90a) {
+    using L = Layout<kDim>;
+    extern __shared__ __align__(1024) unsigned char bytes[];
+    auto& shared = *reinterpret_cast<Shared<L>*>(bytes);
+    if (threadIdx.x == 0) {
+      mbarrier_init(&shared.q_full, 1);
+      mbarrier_init(&shared.q_empty, 4 * L::kWarpgroups);
+      for (int i = 0; i < L::kStages; ++i) {
+        mbarrier_init(&shared.k_full[i], 1);
+        mbarrier_init(&shared.v_full[i], 1);
+        mbarrier_init(&shared.k_empty[i], 4 * L::kWarpgroups);
+        mbarrier_init(&shared.v_empty[i], 4 * L::kWarpgroups);
+      }
+      mbarrier_init_fence();
+    }
+    launch_dependents();
+    __syncthreads();
+    if (threadIdx.x < 128) {
+      lower_registers<L::kTile.producer_registers>();
+      if (threadIdx.x < 32) produce<L>(p, shared);
+    } else {
+      raise_registers<L::kTile.consumer_registers>();
+      Consumer<L, kModified>(p, shared).run();
+    }
+  }
+}
+
+inline CUtensorMap cache_map(const bf16* data, const FlashAttentionPrefillArgs& a, int box_tokens) {
+  const auto bytes = [&](int64_t stride) {
+    return static_cast<uint64_t>(2 * (stride > 0 ? stride : a.head_dim));
+  };
+  const KvPages& cache = a.cache;
+  // how many pages there are is not said; ids are valid
+  const int64_t tokens = cache.pages ? cache.page_tokens : a.sequences.max_tokens;
+  const int64_t pages = cache.pages ? INT32_MAX : a.sequences.seqs;
+  return tensor_map(
+      data, {.rank = 4,
+             .size = {static_cast<uint64_t>(a.head_dim), static_cast<uint64_t>(tokens),
+                      static_cast<uint64_t>(a.kv_heads), static_cast<uint64_t>(pages)},
+             .stride_bytes = {bytes(cache.token_stride), bytes(cache.head_stride), bytes(cache.page_stride)},
+             .box = {64, static_cast<uint32_t>(box_tokens), 1, 1}});
+}
+
+template <int kDim>
+void run_sm90(const FlashAttentionPrefillArgs& a, Workspace workspace, cudaStream_t stream) {
+  using L = Layout<kDim>;
+  static_assert(sizeof(Shared<L>) <= prefill_shared_bytes(kDim));
+  const Arch& arch = current_arch();
+  Parameters p;
+  p.args = a;
+  p.scores = scores_of(a);
+  p.handed_out = static_cast<uint32_t*>(workspace.data);
+  p.box_tokens = a.cache.pages ? std::min(L::kKeys, a.cache.page_tokens) : L::kKeys;
+  p.section_keys = static_cast<int>(prefill_section_keys(arch, kDim));
+  p.q = tensor_map(a.q, {.rank = 3,
+                         .size = {kDim, static_cast<uint64_t>(a.heads), static_cast<uint64_t>(a.sequences.t)},
+                         .stride_bytes = {2 * kDim, static_cast<uint64_t>(2 * a.q_stride)},
+                         .box = {64, 1, L::kRows}});
+  p.k = cache_map(a.cache.k, a, p.box_tokens);
+  p.v = cache_map(a.cache.v, a, p.box_tokens);
+  const int64_t tiles = (a.sequences.t / L::kRows + a.sequences.seqs) * a.heads;
+  launch(scores_are_modified(a) ? flash_attention_prefill_kernel<kDim, true>
+                                : flash_attention_prefill_kernel<kDim, false>,
+         {.grid = dim3(static_cast<unsigned>(std::min<int64_t>(arch.sms, tiles))),
+          .block = dim3(L::kTile.threads()),
+          .shared_bytes = static_cast<size_t>(prefill_shared_bytes(kDim)),
+          .stream = stream,
+          .dependent = true},
+         p);
+}
+
+}  // namespace crosscurrent::cuda::prefill
