@@ -4,9 +4,10 @@
  * Each runner is a process kept alive; every round asks each in turn, so that what the machine does meanwhile falls on all. `--cases` also knows decode-2048 and prefill-2048. A measurement whose process got less than
  * `cleanShare` of a core's time was disturbed: its round counts only for the ratio of CPU times, where waiting does not show.
  */
+import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { describeMachine, modelFiles, presentModels, printMachine, saveResult } from './lib/machine.js';
-import { type Loaded, type Measured, Runner, type Timing } from './lib/runner.js';
+import { type Loaded, type Measured, type PhaseTime, Runner } from '../src/cli/bench-runner.js';
+import { describeMachine, modelFiles, presentModels, printMachine, root, saveResult } from './lib/machine.js';
 import { type Spread, show, spread } from './lib/statistics.js';
 
 const cases: Readonly<Record<string, Case>> = {
@@ -16,6 +17,8 @@ const cases: Readonly<Record<string, Case>> = {
   'prefill-2048': { name: 'prefill 2048', prompt: 2048, tokens: 0, phase: 'prefill' },
 };
 const cleanShare = 0.9;
+/** Compiled, as it is installed: a loader of TypeScript would count in the time from the start of the process. */
+const childUrl = pathToFileURL(`${root}dist/cli/bench-child.js`);
 
 interface Case {
   readonly name: string;
@@ -55,8 +58,14 @@ export async function main(args: string[]): Promise<void> {
   printMachine(facts);
   const results = [];
   for (const { name, path } of presentModels(values.models)) {
-    const runners = [Runner.start('crosscurrent', 'runners/crosscurrent.mjs')];
-    if (!values['no-peer']) runners.push(Runner.start('node-llama-cpp', 'peers/node-llama-cpp.mjs'));
+    const runners: Runner[] = [];
+    for (const name of values['no-peer']
+      ? (['crosscurrent'] as const)
+      : (['crosscurrent', 'node-llama-cpp'] as const)) {
+      const runner = await Runner.start(name, { childUrl });
+      if (typeof runner === 'string') console.log(`\n${name}: ${runner}`);
+      else runners.push(runner);
+    }
     try {
       results.push({
         model: name,
@@ -76,7 +85,7 @@ async function compare(
   runners: readonly Runner[],
   { rounds, threads, cases: chosen }: { rounds: number; threads: number; cases: readonly string[] },
 ) {
-  const load: Record<string, Loaded & { peakRssMB: number }> = {};
+  const load: Record<string, Loaded> = {};
   console.log(`\n${name}, ${threads} thread${threads === 1 ? '' : 's'}`);
   for (const runner of runners) {
     const loaded = await runner.load({ path, threads, context: 2560 });
@@ -88,7 +97,7 @@ async function compare(
   }
   const results: CaseResult[] = [];
   for (const one of chosen.flatMap((name) => cases[name] ?? [])) {
-    const timings = runners.map((): Timing[] => []);
+    const timings = runners.map((): PhaseTime[] => []);
     const counts = runners.map((): number[] => []);
     for (let round = 0; round < rounds; round++) {
       for (const [i, runner] of runners.entries()) {
@@ -104,12 +113,12 @@ async function compare(
   return { load, cases: results };
 }
 
-function summarize(name: string, runners: readonly Runner[], timings: Timing[][], counts: number[][]): CaseResult {
-  const rate = (i: number, round: number, key: keyof Timing): number =>
+function summarize(name: string, runners: readonly Runner[], timings: PhaseTime[][], counts: number[][]): CaseResult {
+  const rate = (i: number, round: number, key: keyof PhaseTime): number =>
     (1000 * (counts[i]?.[round] ?? 0)) / (timings[i]?.[round]?.[key] ?? NaN);
   const all = timings[0]?.map((_, round) => round) ?? [];
   const clean = all.filter((round) => timings.every((list) => share(list[round]) >= cleanShare));
-  const ratio = (rounds: number[], key: keyof Timing): Spread | undefined =>
+  const ratio = (rounds: number[], key: keyof PhaseTime): Spread | undefined =>
     runners.length < 2 ? undefined : spread(rounds.map((round) => rate(0, round, key) / rate(1, round, key)));
   return {
     case: name,
@@ -123,7 +132,7 @@ function summarize(name: string, runners: readonly Runner[], timings: Timing[][]
   };
 }
 
-const share = (timing: Timing | undefined): number => (timing ? timing.cpuMs / timing.wallMs : 0);
+const share = (timing: PhaseTime | undefined): number => (timing ? timing.cpuMs / timing.wallMs : 0);
 
 function printCase({ case: name, rates, wallRatio, cpuRatio }: CaseResult): void {
   console.log(`  ${name}, tok/s: median (p5-p95)`);

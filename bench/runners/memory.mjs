@@ -1,5 +1,5 @@
 // node memory.mjs <model> <generations>: prints resident memory as JSON (bench/memory.bench.ts).
-import { peakRssMB, promptIds } from './serve.mjs';
+import { peakRssMB, promptIds } from '../../dist/cli/bench-serve.js';
 
 const [path, generations] = [process.argv[2], Number(process.argv[3])];
 const rssMB = () => process.memoryUsage.rss() / 1e6;

@@ -1,10 +1,24 @@
 import { writeFile } from 'node:fs/promises';
 import { mismatch } from '../errors.js';
-import { benchCases } from '../kernels/cases/index.js';
-import { measureRoofs, type Roofs, type Timing, time } from '../kernels/measure.js';
+import { benchCases, type KernelCase } from '../kernels/cases/index.js';
+import type { CallOptions } from '../kernels/kernel.js';
+import { measureCoreLatency, measureRoofs, type Roofs, type Timing, timeCalls, timingOf } from '../kernels/measure.js';
 import { devices } from '../native/index.js';
 import { version } from '../version.js';
+import { benchModel } from './bench-model.js';
+import { bestRoofs, printRoofs } from './bench-roofs.js';
+import { Runner } from './bench-runner.js';
 import { columns } from './table.js';
+
+export interface BenchFlags {
+  readonly json?: string;
+  readonly threads?: number;
+  readonly isa?: string;
+  readonly seconds?: number;
+  readonly model?: string;
+  readonly rounds?: number;
+  readonly peers?: boolean;
+}
 
 export interface BenchRow extends Timing {
   readonly op: string;
@@ -14,13 +28,33 @@ export interface BenchRow extends Timing {
   /** Of the measured roof that is nearest: bandwidth, or arithmetic of the kind that the kernel does. */
   readonly share: number;
   readonly roof: 'read' | 'f32' | 'int8';
+  /** The same on the same sizes, in turns with ours; undefined where the peer has no such kernel. */
+  readonly peer?: Timing & { readonly name: string };
+}
+
+export interface BenchResult {
+  readonly version: string;
+  readonly date: string;
+  readonly device: unknown;
+  readonly options: CallOptions;
+  readonly roofs: { readonly before: Roofs; readonly after: Roofs };
+  readonly coreLatencyNs: number;
+  readonly rows: readonly BenchRow[];
+}
+
+/** With a peer, each case's time is spent in this many turns. */
+const turns = 5;
+
+/** The `bench` command: kernels, or a whole model. Prints a table; `--json` writes the figures. */
+export async function benchCommand(ops: readonly string[], flags: BenchFlags): Promise<void> {
+  if (flags.model !== undefined && ops.length > 0)
+    throw mismatch('INVALID_ARGUMENT', 'op', 'none beside --model', ops.join(' '));
+  const result = flags.model === undefined ? await benchOps(ops, flags) : await benchModel(flags.model, flags);
+  if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(result, null, 2)}\n`);
 }
 
 /** Times the kernels on sizes of models; calls start cold in no cache but what they leave themselves. */
-export async function benchCommand(
-  ops: readonly string[],
-  flags: { json?: string; threads?: number; isa?: string; seconds?: number },
-): Promise<void> {
+export async function benchOps(ops: readonly string[], flags: BenchFlags): Promise<BenchResult> {
   const names = [...new Set(benchCases.map(({ op }) => op))];
   for (const op of ops)
     if (!names.includes(op)) throw mismatch('INVALID_ARGUMENT', 'op', `one of ${names.join(', ')}`, op);
@@ -28,34 +62,88 @@ export async function benchCommand(
     ...(flags.threads === undefined ? {} : { threads: flags.threads }),
     ...(flags.isa === undefined ? {} : { isa: flags.isa }),
   };
+  const peer = flags.peers ? await Runner.start('onnxruntime-node') : undefined;
+  if (typeof peer === 'string') process.stdout.write(`onnxruntime-node: ${peer}\n`);
   const before = await measureRoofs(flags.threads);
-  const timed: { op: string; label: string; bytes: number; flops: number; timing: Timing }[] = [];
-  for (const { op, make } of benchCases) {
-    if (ops.length > 0 && !ops.includes(op)) continue;
-    const one = await make();
-    const timing = await time(one, options, 1000 * (flags.seconds ?? 0.5));
-    one.dispose?.();
-    const { label, bytes, flops } = one;
-    timed.push({ op, label, bytes, flops, timing });
-    process.stderr.write(process.stderr.isTTY ? `\r${timed.length} ${op}\x1b[K` : '');
+  const timed: { op: string; label: string; bytes: number; flops: number; timing: Timing; peer?: BenchRow['peer'] }[] =
+    [];
+  try {
+    for (const { op, make } of benchCases) {
+      if (ops.length > 0 && !ops.includes(op)) continue;
+      const one = await make();
+      const runner = peer instanceof Runner ? peer : undefined;
+      const times = await timeCase(one, options, 1000 * (flags.seconds ?? 0.5), runner);
+      one.dispose?.();
+      const { label, bytes, flops } = one;
+      timed.push({ op, label, bytes, flops, ...times });
+      process.stderr.write(process.stderr.isTTY ? `\r${timed.length} ${op}\x1b[K` : '');
+    }
+  } finally {
+    if (peer instanceof Runner) peer.stop();
   }
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   // others may use the machine: the better of both is nearer to what it can do
   const after = await measureRoofs(flags.threads);
-  const roofs: Roofs = {
-    read: Math.max(before.read, after.read),
-    f32: Math.max(before.f32, after.f32),
-    int8: Math.max(before.int8, after.int8),
-  };
+  const roofs = bestRoofs(before, after);
+  const coreLatencyNs = await measureCoreLatency();
   const rows = timed.map(
-    ({ op, timing, ...one }): BenchRow => ({ op, label: one.label, ...timing, ...rates(op, one, timing, roofs) }),
+    ({ op, timing, peer, ...one }): BenchRow => ({
+      op,
+      label: one.label,
+      ...timing,
+      ...rates(op, one, timing, roofs),
+      ...(peer ? { peer } : {}),
+    }),
   );
+  printRows(rows);
+  printRoofs(roofs, coreLatencyNs);
   const [device] = devices();
-  const show = (rate: number): string => (rate / 1e9).toFixed(1);
+  return { version, date: new Date().toISOString(), device, options, roofs: { before, after }, coreLatencyNs, rows };
+}
+
+/** Ours alone, or in turns with the peer: what the machine does meanwhile then falls on both. */
+async function timeCase(
+  one: KernelCase,
+  options: CallOptions,
+  milliseconds: number,
+  runner: Runner | undefined,
+): Promise<{ timing: Timing; peer?: Timing & { name: string } }> {
+  const threads = options.threads ?? devices()[0]?.threads ?? 1;
+  const prepare = async (): Promise<boolean> => {
+    if (!runner || !one.axes) return false;
+    try {
+      return await runner.call<boolean>('prepare', { one: { op: one.op, axes: one.axes }, threads });
+    } catch (error) {
+      process.stdout.write(`${(error as Error).message} (${one.op} ${one.label})\n`);
+      return false;
+    }
+  };
+  const maps = await prepare();
+  if (!runner || !maps) return { timing: timingOf(await timeCalls(one, options, milliseconds, 5)) };
+  const [ours, theirs]: [number[], number[]] = [[], []];
+  for (let turn = 0; turn < turns; turn++) {
+    ours.push(...(await timeCalls(one, options, milliseconds / turns, 1)));
+    theirs.push(...(await runner.call<number[]>('time', { milliseconds: milliseconds / turns })));
+  }
+  return { timing: timingOf(ours), peer: { name: runner.name, ...timingOf(theirs) } };
+}
+
+function printRows(rows: readonly BenchRow[]): void {
+  const hasPeer = rows.some(({ peer }) => peer);
   process.stdout.write(
     columns([
-      ['kernel', 'case', 'median µs', 'p5', 'p95', 'GFLOP/s', 'GB/s', 'of roof'],
-      ...rows.map((row) => [
+      [
+        'kernel',
+        'case',
+        'median µs',
+        'p5',
+        'p95',
+        'GFLOP/s',
+        'GB/s',
+        'of roof',
+        ...(hasPeer ? ['onnxruntime µs', 'p5', 'p95', 'ratio'] : []),
+      ],
+      ...rows.map(({ peer, ...row }) => [
         row.op,
         row.label,
         row.medianUs.toFixed(1),
@@ -64,16 +152,19 @@ export async function benchCommand(
         row.gflops.toFixed(1),
         row.gbs.toFixed(1),
         `${(100 * row.share).toFixed(0)} % ${row.roof}`,
+        ...(hasPeer
+          ? peer
+            ? [
+                peer.medianUs.toFixed(1),
+                peer.p5Us.toFixed(1),
+                peer.p95Us.toFixed(1),
+                (peer.medianUs / row.medianUs).toFixed(2),
+              ]
+            : ['', '', '', '']
+          : []),
       ]),
     ]),
   );
-  const { read, f32, int8 } = roofs;
-  process.stdout.write(`roofs: read ${show(read)} GB/s, f32 ${show(f32)} GFLOP/s, int8 ${show(int8)} GOP/s\n`);
-  if (flags.json !== undefined)
-    await writeFile(
-      flags.json,
-      `${JSON.stringify({ version, date: new Date().toISOString(), device, options, roofs: { before, after }, rows }, null, 2)}\n`,
-    );
 }
 
 /** Kernels whose products are int8. */

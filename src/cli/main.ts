@@ -83,11 +83,14 @@ program
 
 program
   .command('bench')
-  .description('time the kernels on sizes of models')
-  .argument('[op...]', 'only these')
+  .description('time the kernels on sizes of models, or a model')
+  .argument('[op...]', 'only these kernels')
+  .option('-m, --model <path>', 'a model instead of kernels: a prompt of 512 tokens and 64 after it')
+  .option('--peers', 'in turns with onnxruntime-node, or node-llama-cpp on a model, where installed')
   .option('--threads <n>', 'most threads', integer)
   .option('--isa <level>', 'level of the kernels (`devices` lists them)')
-  .option('--seconds <x>', 'time for a case (default: 0.5)', number)
+  .option('--seconds <x>', 'time for a kernel (default: 0.5)', number)
+  .option('--rounds <n>', 'measurements of a model (default: 7)', integer)
   .option('--json <file>', 'write the results there')
   .action(benchCommand);
 

@@ -6,6 +6,8 @@ export interface KernelCase {
   /** Name of the kernel in `crosscurrent/kernels`. */
   readonly op: string;
   readonly label: string;
+  /** Sizes and options, for benchmarks of other packages that compute the same. */
+  readonly axes?: object;
   /** Most of `errorOf` that is right. */
   readonly tolerance: number;
   /** Read and written at least once, and additions and multiplications. */

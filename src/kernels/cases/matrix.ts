@@ -39,6 +39,7 @@ export function matmulCase(axes: MatmulAxes, dtype: 'f32' | 'f16' | 'bf16' = 'f3
   return {
     op: 'matmul',
     label: `${axes.rows} x ${axes.in} x ${axes.out} ${dtype}`,
+    axes: { ...axes, dtype },
     tolerance: 1e-5,
     bytes: bytesOf(x, half?.data ?? plain, out.y),
     flops: 2 * axes.rows * plain.length,
@@ -123,6 +124,7 @@ function packedCase(
   return {
     op,
     label: `${axes.rows} x ${axes.in} x ${axes.out} g${axes.group}${mode}`,
+    axes,
     tolerance: 2e-5,
     bytes: bytesOf(x, out.y) + weight.bytes,
     flops: 2 * axes.rows * worth.length,

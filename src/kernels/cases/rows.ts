@@ -18,6 +18,7 @@ export function rmsNormCase(axes: { rows: number; groups: number; width: number 
   return {
     op: 'rmsNorm',
     label: name(axes),
+    axes: { ...axes, hasWeight },
     tolerance: 2e-6,
     bytes: bytesOf(x, weight, out.y),
     flops: 4 * x.length,
@@ -107,6 +108,7 @@ export function gatherRowsCase(axes: { t: number; rows: number; dim: number }): 
   return {
     op: 'gatherRows',
     label: name(axes),
+    axes,
     tolerance: 0,
     bytes: 2 * bytesOf(out.y),
     flops: 0,
@@ -139,6 +141,7 @@ export function sampleCase(axes: { rows: number; vocab: number }): KernelCase {
   return {
     op: 'sample',
     label: name(axes),
+    axes,
     tolerance: 0,
     bytes: bytesOf(logits),
     flops: logits.length,

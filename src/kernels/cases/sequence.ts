@@ -64,6 +64,7 @@ export function attentionCase(axes: AttentionAxes): KernelCase {
   const { causal = true } = axes;
   return {
     op: 'flashAttention',
+    axes,
     tolerance: 5e-6,
     ...rest,
     run: (options) => flashAttention({ ...args, causal, first, firstKey, out, ...options }),

@@ -1,0 +1,142 @@
+/** Sections on the kernels of the CPU and on the calls that reach them. */
+import type { BenchRow } from '../../src/cli/bench.js';
+import { bars } from './report-chart.js';
+import { newest, number, percent, type Result, type Section, sourceOf, table } from './report-result.js';
+
+export function cpuSections(results: readonly Result[]): Section[] {
+  const kinds: readonly (readonly [string, string, (result: Result, name: string) => Section['parts']])[] = [
+    ['kernels', 'Kernels of the CPU', kernels],
+    ['matmul-levels', 'Matrix products by level', levels],
+    ['boundary', 'What a call costs', boundary],
+  ];
+  return kinds.flatMap(([kind, title, render]) => {
+    const found = newest(results, kind);
+    if (found.length === 0) return [];
+    const parts = found.flatMap((result, i) => [
+      sourceOf(result),
+      ...render(result, `${kind}${i === 0 ? '' : `-${i + 1}`}`),
+    ]);
+    return [{ title, parts }];
+  });
+}
+
+interface KernelsData {
+  readonly roofs: Readonly<Record<'before' | 'after', Readonly<Record<'read' | 'f32' | 'int8', number>>>>;
+  readonly coreLatencyNs: number;
+  readonly rows: readonly BenchRow[];
+}
+
+function kernels({ data }: Result, name: string): Section['parts'] {
+  const { roofs, coreLatencyNs, rows } = data as unknown as KernelsData;
+  const roof = (key: 'read' | 'f32' | 'int8'): string => number(Math.max(roofs.before[key], roofs.after[key]) / 1e9);
+  const hasPeer = rows.some(({ peer }) => peer);
+  return [
+    `Roofs of the same run: reads ${roof('read')} GB/s, f32 ${roof('f32')} GFLOP/s, int8 ${roof('int8')} GOP/s; core to core ${coreLatencyNs > 0 ? `${number(coreLatencyNs, 0)} ns` : 'not measured'}. Operands that fit a cache are read faster than memory.`,
+    bars(
+      name,
+      'Share of the nearest roof',
+      '% of the roof',
+      rows.map(({ op, label, share }) => ({ name: `${op} ${label}`, value: 100 * share, isOurs: true })),
+      0,
+    ),
+    table(
+      [
+        'kernel',
+        'case',
+        'µs',
+        'p5–p95',
+        'GFLOP/s',
+        'GB/s',
+        'of the roof',
+        ...(hasPeer ? ['peer, µs', 'p5–p95', 'peer / ours'] : []),
+      ],
+      rows.map(({ op, label, medianUs, p5Us, p95Us, gflops, gbs, share, roof, peer }) => [
+        op,
+        label,
+        number(medianUs),
+        `${number(p5Us)}–${number(p95Us)}`,
+        number(gflops),
+        number(gbs),
+        `${percent(share)} ${roof}`,
+        ...(hasPeer
+          ? peer
+            ? [
+                `${peer.name} ${number(peer.medianUs)}`,
+                `${number(peer.p5Us)}–${number(peer.p95Us)}`,
+                number(peer.medianUs / medianUs, 2),
+              ]
+            : ['', '', '']
+          : []),
+      ]),
+      2,
+    ),
+  ];
+}
+
+interface LevelRow {
+  readonly level: string;
+  readonly dtype: string;
+  readonly case: string;
+  readonly best_us: number;
+  readonly median_us: number;
+  readonly gflops_best: number;
+}
+
+function levels({ data }: Result, name: string): Section['parts'] {
+  const rows = (data.results as readonly LevelRow[]).map((row) => ({
+    ...row,
+    gflops: (row.gflops_best * row.best_us) / row.median_us,
+  }));
+  return [
+    bars(
+      name,
+      'Matrix products by level',
+      'GFLOP/s',
+      rows.map(({ level, dtype, case: label, gflops, gflops_best }) => ({
+        group: `${dtype} ${label}`,
+        name: level,
+        value: gflops,
+        low: gflops,
+        high: gflops_best,
+        isOurs: true,
+      })),
+      0,
+    ),
+    table(
+      ['case', 'level', 'median, µs', 'best, µs', 'GFLOP/s', 'at best'],
+      rows.map(({ level, dtype, case: label, median_us, best_us, gflops, gflops_best }) => [
+        `${dtype} ${label}`,
+        level,
+        number(median_us),
+        number(best_us),
+        number(gflops),
+        number(gflops_best),
+      ]),
+      2,
+    ),
+  ];
+}
+
+interface BoundaryRow {
+  readonly name: string;
+  readonly medianUs: number;
+  readonly p75Us: number;
+  readonly p99Us: number;
+  readonly samples: number;
+}
+
+function boundary({ data }: Result, name: string): Section['parts'] {
+  const rows = data.results as readonly BoundaryRow[];
+  return [
+    bars(
+      name,
+      'What a call costs',
+      'µs',
+      rows.map((row) => ({ name: row.name, value: row.medianUs, isOurs: true })),
+    ),
+    table(
+      ['', 'median, µs', 'p75', 'p99', 'samples'],
+      rows.map((row) => [row.name, number(row.medianUs), number(row.p75Us), number(row.p99Us), `${row.samples}`]),
+    ),
+  ];
+}
