@@ -127,7 +127,7 @@ export class Evaluator {
     const state = this.#state;
     const target = state.ids.length;
     let chosen: readonly number[] = [];
-    let logits = new Float32Array(0);
+    let logits: Float32Array = new Float32Array(0);
     const speculator = new Speculator(
       {
         length: nodes.ids.length,
@@ -152,7 +152,7 @@ export class Evaluator {
         ...(wantsLogits
           ? {
               onLogits: (_: number, rows: Float32Array) => {
-                logits = rows.slice();
+                logits = rows;
               },
             }
           : {}),

@@ -8,6 +8,7 @@ import type {
   DraftRequest,
   SpeculationTarget,
 } from '../generate/speculation.js';
+import { turn } from '../turn.js';
 import { Chain } from './chain.js';
 import { type EvaluatingModel, Evaluator } from './evaluator.js';
 
@@ -48,11 +49,14 @@ export class ModelDrafter implements Drafter {
     if (!evaluation) return [];
     const { chosen, logits } = evaluation;
     const known = nodes.filter((node) => node + 1 < chosen.length);
-    return known.map((node) => {
-      if ((chosen[node + 1] as number) < 0) return []; // NaN
+    const branches: Branch[][] = [];
+    for (const node of known) {
+      const choice = chosen[node + 1] as number;
       const row = logits.subarray((node + 1) * vocab, (node + 2) * vocab);
-      return this.#ranked(row, chosen[node + 1] as number, width);
-    });
+      branches.push(choice < 0 ? [] : this.#ranked(row, choice, width)); // below 0: NaN
+      await turn(); // a row of a large vocabulary takes a millisecond
+    }
+    return branches;
   }
 
   async dispose(): Promise<void> {
