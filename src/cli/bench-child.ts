@@ -1,5 +1,4 @@
 // What `Runner` starts: `main(name, find)` in a process whose `find` imports from the folder where the peer is installed.
-import { devices } from '../native/index.js';
 import { serveOnnx } from './bench-onnx.js';
 import type { RunnerName } from './bench-runner.js';
 import { answerModel, type ModelRunner } from './bench-serve.js';
@@ -26,10 +25,10 @@ async function ourRunner(): Promise<ModelRunner> {
     get vocab() {
       return model?.info.vocab ?? 0;
     },
-    async load({ path, threads, context }) {
+    async load({ path, ...options }) {
       // the same prompt again and again: its time is what is measured
-      model = await load(path, { threads, context, prefixCacheBytes: 0 });
-      return { isa: devices()[0]?.isa };
+      model = await load(path, { ...options, prefixCacheBytes: 0 });
+      return { isa: model.info.isa };
     },
     async *generate(ids, tokens) {
       if (!model) return;

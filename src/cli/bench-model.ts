@@ -2,7 +2,7 @@
 import { basename, resolve } from 'node:path';
 import type { Graph } from '../graph/graph.js';
 import { measureCoreLatency, measureRoofs, type Roofs, type Spread, spread } from '../kernels/measure.js';
-import { planModel } from '../model-plan.js';
+import { checkPositive, planModel } from '../model-plan.js';
 import { openAddon } from '../native/addon.js';
 import { devices } from '../native/index.js';
 import { version } from '../version.js';
@@ -10,6 +10,7 @@ import { openModelFiles } from '../weights/open.js';
 import type { BenchFlags } from './bench.js';
 import { bestRoofs, printRoofs } from './bench-roofs.js';
 import { type Measured, Runner } from './bench-runner.js';
+import { pick } from './options.js';
 import { columns, showBytes } from './table.js';
 
 const promptTokens = 512;
@@ -50,8 +51,9 @@ export async function benchModel(given: string, flags: BenchFlags): Promise<Mode
   const facts = await readFacts(path);
   const threads = flags.threads ?? devices()[0]?.threads ?? 1;
   const rounds = flags.rounds ?? defaultRounds;
+  checkPositive('rounds', rounds);
   const before = await measureRoofs(threads);
-  const runners = await startRunners(facts.format, flags.peers ?? false, { path, threads });
+  const runners = await startRunners(facts.format, flags.peers ?? false, { path, threads, ...pick(flags, 'isa') });
   const measured = runners.map((): Measured[] => []);
   try {
     for (let round = 0; round < rounds; round++)
@@ -75,8 +77,9 @@ export async function benchModel(given: string, flags: BenchFlags): Promise<Mode
   const coreLatencyNs = await measureCoreLatency();
   const { architecture, parameters, weightBytesAToken } = facts;
   const model = basename(path);
+  const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`;
   process.stdout.write(
-    `${model}: ${architecture}, ${(parameters / 1e6).toFixed(1)} M parameters; ${showBytes(weightBytesAToken)} of weights a token; ${threads} thread${threads === 1 ? '' : 's'}, ${rounds} rounds\n`,
+    `${model}: ${architecture}, ${(parameters / 1e6).toFixed(1)} M parameters; ${showBytes(weightBytesAToken)} of weights a token; ${count(threads, 'thread')}, ${count(rounds, 'round')}\n`,
   );
   printRates(rates);
   printRoofs(roofs, coreLatencyNs);
@@ -101,7 +104,7 @@ export async function benchModel(given: string, flags: BenchFlags): Promise<Mode
 async function startRunners(
   format: string,
   withPeers: boolean,
-  { path, threads }: { path: string; threads: number },
+  options: { path: string; threads: number; isa?: string },
 ): Promise<Runner[]> {
   const ready: Runner[] = [];
   for (const name of withPeers ? (['crosscurrent', 'node-llama-cpp'] as const) : (['crosscurrent'] as const)) {
@@ -109,7 +112,7 @@ async function startRunners(
     const runner = isOurs || format === 'gguf' ? await Runner.start(name) : 'reads .gguf files alone';
     try {
       if (typeof runner === 'string') throw new Error(`${name}: ${runner}`);
-      await runner.load({ path, threads, context: promptTokens + decodedTokens + 2 });
+      await runner.load({ ...options, context: promptTokens + decodedTokens + 2 });
       await runner.measure({ prompt: promptTokens, tokens: decodedTokens });
       ready.push(runner);
     } catch (error) {

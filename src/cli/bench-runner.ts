@@ -3,6 +3,8 @@ import { existsSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { CrosscurrentError, errorCodes } from '../errors.js';
+import type { SentError } from './bench-serve.js';
 
 export interface Loaded {
   readonly loadMs: number;
@@ -26,6 +28,14 @@ export interface Measured {
   readonly peakRssMB: number;
 }
 
+export interface ModelOptions {
+  readonly path: string;
+  readonly threads: number;
+  readonly context: number;
+  /** Level of the kernels: of ours alone. */
+  readonly isa?: string;
+}
+
 export type RunnerName = 'crosscurrent' | 'node-llama-cpp' | 'onnxruntime-node';
 
 const thisFile = new URL(import.meta.url);
@@ -37,6 +47,13 @@ const peerFolders = (): string[] => [process.cwd(), `${packageRoot}bench/peers`]
 export interface RunnerOptions {
   /** Of this package, the compiled files to run; those that this file belongs to unless given. */
   readonly childUrl?: URL;
+}
+
+function typed({ message, code, ...details }: SentError): Error {
+  const known = errorCodes.find((one) => one === code);
+  if (!known) return new Error(message);
+  const given = Object.entries(details).filter(([, value]) => value !== undefined);
+  return new CrosscurrentError(known, message, Object.fromEntries(given));
 }
 
 interface Call {
@@ -54,11 +71,11 @@ export class Runner {
   private constructor(name: RunnerName, child: ChildProcess) {
     this.name = name;
     this.#child = child;
-    child.on('message', ({ id, value, error }: { id: number; value: never; error?: string }) => {
+    child.on('message', ({ id, value, error }: { id: number; value: never; error?: SentError }) => {
       const call = this.#open.get(id);
       this.#open.delete(id);
       if (error === undefined) call?.resolve(value);
-      else call?.reject(new Error(`${name}: ${error}`));
+      else call?.reject(name === 'crosscurrent' ? typed(error) : new Error(`${name}: ${error.message}`));
     });
     child.on('exit', (code, signal) => {
       for (const { reject } of this.#open.values()) reject(new Error(`${name}: ended (${signal ?? code})`));
@@ -101,7 +118,7 @@ export class Runner {
   }
 
   /** Models all run in processes of their own, before all others where the system lets them. */
-  load(options: { path: string; threads: number; context: number }): Promise<Loaded> {
+  load(options: ModelOptions): Promise<Loaded> {
     try {
       setPriority(this.#child.pid as number, -20);
     } catch {

@@ -1,6 +1,6 @@
 // The side of a benchmark that runs in a process of its own: commands come over the process channel, measurements go back.
 import { readFileSync } from 'node:fs';
-import type { Loaded, Measured } from './bench-runner.js';
+import type { Loaded, Measured, ModelOptions } from './bench-runner.js';
 
 /** Of this process alone: what getrusage tells on Linux also remembers the process that started it. */
 export function peakRssMB(): number {
@@ -20,13 +20,25 @@ export function promptIds(count: number, vocab: number): number[] {
   });
 }
 
+/** What is told of an error; those of ours are typed again on the other side. */
+export interface SentError {
+  readonly message: string;
+  readonly code: string | undefined;
+  readonly operand: string | undefined;
+  readonly expected: string | undefined;
+  readonly got: string | undefined;
+}
+
 /** Commands by name; each resolves to what is sent back. Ready is said first, so that the other side knows it from one that failed. */
 export function answer(commands: Readonly<Record<string, (options: never) => Promise<unknown>>>): void {
   process.on('message', ({ id, command, options }: { id: number; command: string; options: never }) => {
     const call = commands[command];
     (call ? call(options) : Promise.reject(new Error(`no command ${command}`))).then(
       (value) => process.send?.({ id, value }),
-      (error: unknown) => process.send?.({ id, error: error instanceof Error ? error.message : String(error) }),
+      (error: Error & Partial<SentError>) => {
+        const { message, code, operand, expected, got } = error;
+        process.send?.({ id, error: { message, code, operand, expected, got } satisfies SentError });
+      },
     );
   });
   process.on('disconnect', () => process.exit());
@@ -35,7 +47,7 @@ export function answer(commands: Readonly<Record<string, (options: never) => Pro
 
 export interface ModelRunner {
   /** Resolves to facts that go into the result. */
-  load(options: { path: string; threads: number; context: number }): Promise<object>;
+  load(options: ModelOptions): Promise<object>;
   readonly vocab: number;
   /** Tokens as they come (how many, one item a turn): greedy, without an end. */
   generate(ids: number[], tokens: number): AsyncIterable<number>;
@@ -49,7 +61,7 @@ export function answerModel(runner: ModelRunner): void {
   };
   const memory = () => ({ rssMB: process.memoryUsage.rss() / 1e6, peakRssMB: peakRssMB() });
   answer({
-    async load(options: { path: string; threads: number; context: number }): Promise<Loaded> {
+    async load(options: ModelOptions): Promise<Loaded> {
       const start = performance.now();
       const facts = await runner.load(options);
       return { ...facts, loadMs: performance.now() - start, sinceStartMs: performance.now(), ...memory() };
