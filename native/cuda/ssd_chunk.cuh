@@ -333,6 +333,7 @@ __device__ __forceinline__ void write_outputs(const SsdBlock<kStates, true>& blo
                                               const SsdOutputs& y) {
   const int lane = fresh(block.lane);
   bf16* const tile = block.shared.x[chunk & 1][block.own_head];
+  __syncwarp();  // all lanes have read x
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
 #pragma unroll
