@@ -243,6 +243,13 @@ __device__ __forceinline__ void mbarrier_arrive_remote(uint64_t* barrier, int ra
       : "memory");
 }
 
+// One arrival, once all cp.async of this thread so far have landed; of the arrivals that `mbarrier_init`
+// counts. Whoever waits and then reads by wgmma or TMA calls `fence_async_shared` between.
+__device__ __forceinline__ void mbarrier_arrive_copied(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
 // One arrival, and `bytes` of copies to come before the phase ends.
 __device__ __forceinline__ void mbarrier_expect(uint64_t* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
