@@ -40,6 +40,7 @@ class Tiles {
   __device__ int count() {
     int total = __shfl_sync(kAllLanes, until_, 31);
     if (s_.seqs <= 32) return total;
+#pragma unroll 1
     for (chunk_ = 32; chunk_ < s_.seqs; chunk_ += 32) {
       load();
       total += __shfl_sync(kAllLanes, until_, 31);
@@ -52,6 +53,7 @@ class Tiles {
   // False: the step has no such tile.
   __device__ bool find(int tile, TileRows& rows) {
     int last = __shfl_sync(kAllLanes, until_, 31);
+#pragma unroll 1
     while (tile >= before_ + last) {
       before_ += last;
       chunk_ += 32;
@@ -165,6 +167,9 @@ class Softmax {
     }
   }
 
+  // 0, which depends on all weights so far.
+  __device__ __forceinline__ int zero() const { return total_[0] + total_[1] < 0; }
+
   // What makes the sums of weighted values an average; `sink` a score without a value, or minus infinity.
   __device__ __forceinline__ void finish(float sink, float (&factor)[2]) {
 #pragma unroll
@@ -190,11 +195,10 @@ class Softmax {
       for (float& score : s) score *= scores_.scale_log2;
     }
     if (args_.slopes == nullptr) return;
+    const auto distance = static_cast<float>(column - position_);
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) {
-      const int distance = column - position_ + 8 * (i / 4) + i % 2 - i / 2 % 2 * 8;
-      s[i] = fmaf(-slope_, fabsf(static_cast<float>(distance)), s[i]);
-    }
+    for (int i = 0; i < kKeys / 2; ++i)
+      s[i] = fmaf(-slope_, fabsf(distance + static_cast<float>(8 * (i / 4) + i % 2 - i / 2 % 2 * 8)), s[i]);
   }
 
   __device__ __forceinline__ float scale() const { return kModified ? 1.0f : scores_.scale_log2; }
@@ -223,7 +227,8 @@ __device__ __forceinline__ int swizzled(int row, int chunk) { return row * 128 +
 template <int kDim>
 __device__ __forceinline__ void store_rows(const float* sum, const float (&factor)[2], unsigned char* staging,
                                            int panel_bytes, bf16* y, int64_t y_stride, int count) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  int lane = static_cast<int>(threadIdx.x) % 32;
+  asm volatile("" : "+r"(lane));  // else the addresses below wait in registers from tile to tile
   __syncwarp();
 #pragma unroll
   for (int j = 0; j < kDim / 8; j += 2) {

@@ -25,8 +25,9 @@ struct Parameters {
   CUtensorMap q, k, v;
   FlashAttentionPrefillArgs args;
   Scores scores;
-  uint32_t* handed_out;  // tiles, but for the first of each block
-  int box_tokens;        // of a TMA load of keys
+  uint32_t* handed_out;     // tiles, but for the first of each block
+  int group;                // query heads of a kv head
+  int box_log2, page_log2;  // tokens of a TMA load, of a page
   int section_keys;
 };
 
@@ -49,7 +50,7 @@ struct Shared {
   unsigned char k[L::kStages][L::kStageBytes], v[L::kStages][L::kStageBytes];
   unsigned char y[L::kTile.output_over_q ? 16 : L::kQueryBytes];
   uint64_t q_full, q_empty, k_full[L::kStages], k_empty[L::kStages], v_full[L::kStages], v_empty[L::kStages];
-  TileRows tile;  // of q; no rows: there is none
+  TileRows next, tile;  // of the keys to come, of q; no rows: there is none
 
   __device__ unsigned char* output() { return L::kTile.output_over_q ? q : y; }
 };
@@ -70,28 +71,31 @@ template <class L>
 __device__ __forceinline__ void load_block(const Parameters& p, const CUtensorMap& map, const TileRows& tile,
                                            int block, unsigned char* to, uint64_t* full) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int start = block * L::kKeys, boxes = L::kKeys / p.box_tokens;
-  const int used = min(boxes, (tile.end - start + p.box_tokens - 1) / p.box_tokens);
-  if (lane == 0) mbarrier_expect(full, used * L::kPanels * p.box_tokens * 128);
+  const int start = block * L::kKeys, box_tokens = 1 << p.box_log2;
+  const int used = min(L::kKeys >> p.box_log2, (tile.end - start + box_tokens - 1) >> p.box_log2);
+  if (lane == 0) mbarrier_expect(full, (used * L::kPanels) << (p.box_log2 + 7));
   __syncwarp();
-  const int panel = lane / boxes, box = lane % boxes;
-  if (panel >= L::kPanels || box >= used) return;
+  // lanes of a box are neighbours
+  const int panel = lane % L::kPanels, box = lane / L::kPanels;
+  if (box >= used) return;
   const KvPages& cache = p.args.cache;
-  const int row = start + box * p.box_tokens;
-  const auto page = static_cast<int>(page_of(cache, tile.seq, row));
+  const int row = start + (box << p.box_log2);
+  const int page =
+      cache.pages ? cache.pages[int64_t{tile.seq} * cache.max_pages + (row >> p.page_log2)] : tile.seq;
   const int token = cache.pages ? row & (cache.page_tokens - 1) : row;
-  tma_load(to + panel * L::kKeyPanel + box * p.box_tokens * 128, &map, 64 * panel, token,
-           tile.head / static_cast<int>(p.args.heads / p.args.kv_heads), page, full);
+  tma_load(to + panel * L::kKeyPanel + (box << (p.box_log2 + 7)), &map, 64 * panel, token,
+           tile.head / p.group, page, full);
 }
 
+// Warp 0: hands out tiles, loads queries and keys.
 template <class L>
-__device__ __forceinline__ void produce(const Parameters& p, Shared<L>& shared) {
+__device__ __forceinline__ void load_keys(const Parameters& p, Shared<L>& shared) {
   const FlashAttentionPrefillArgs& a = p.args;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   grid_dependency_wait();
   Tiles<L::kRows> tiles(a.sequences, static_cast<int>(a.heads), static_cast<int>(a.kv_heads), p.section_keys);
   const int count = tiles.count();
-  Place<L::kStages> key_place{0, 1}, value_place{0, 1};  // parity 1: every stage begins empty
+  Place<L::kStages> place{0, 1};  // parity 1: every stage begins empty
   int q_parity = 1, tile = static_cast<int>(blockIdx.x);
   TileRows rows;
   while (tile < count && tiles.find(tile, rows)) {
@@ -102,37 +106,52 @@ __device__ __forceinline__ void produce(const Parameters& p, Shared<L>& shared) 
       if (before == static_cast<uint32_t>(count) - 1) atomicExch(p.handed_out, 0);
     }
     const KeyBlocks blocks(rows.position, rows.end, L::kRows, L::kKeys, a.is_causal, a.window);
-    const auto load_keys = [&](int block) {
-      mbarrier_wait(&shared.k_empty[key_place.stage], key_place.parity);
-      load_block<L>(p, p.k, rows, block, shared.k[key_place.stage], &shared.k_full[key_place.stage]);
-      key_place.next();
-    };
-    const auto load_values = [&](int block) {
-      mbarrier_wait(&shared.v_empty[value_place.stage], value_place.parity);
-      load_block<L>(p, p.v, rows, block, shared.v[value_place.stage], &shared.v_full[value_place.stage]);
-      value_place.next();
-    };
-    load_keys(blocks.count - 1);
-    mbarrier_wait(&shared.q_empty, q_parity);
-    q_parity ^= 1;
-    if (lane == 0) {
-      shared.tile = rows;
-      mbarrier_expect(&shared.q_full, L::kQueryBytes);
-    }
+    if (lane == 0) shared.next = rows;  // registers are few
     __syncwarp();
-    if (lane < L::kPanels)
-      tma_load(shared.q + lane * L::kQueryPanel, &p.q, 64 * lane, rows.head, rows.row, &shared.q_full);
-    for (int block = blocks.count - 1; block > blocks.first; --block) {
-      load_keys(block - 1);
-      load_values(block);
+#pragma unroll 1
+    for (int block = blocks.count - 1; block >= blocks.first; --block) {
+      mbarrier_wait(&shared.k_empty[place.stage], place.parity);
+      load_block<L>(p, p.k, shared.next, block, shared.k[place.stage], &shared.k_full[place.stage]);
+      place.next();
+      if (block < blocks.count - 1) continue;
+      mbarrier_wait(&shared.q_empty, q_parity);
+      q_parity ^= 1;
+      if (lane == 0) {
+        shared.tile = shared.next;
+        mbarrier_expect(&shared.q_full, L::kQueryBytes);
+      }
+      __syncwarp();
+      if (lane < L::kPanels)
+        tma_load(shared.q + lane * L::kQueryPanel, &p.q, 64 * lane, shared.next.head, shared.next.row,
+                 &shared.q_full);
     }
-    load_values(blocks.first);
     tile = static_cast<int>(gridDim.x + __shfl_sync(kAllLanes, before, 0));
   }
   mbarrier_wait(&shared.q_empty, q_parity);
   if (lane == 0) {
     shared.tile.count = 0;
     mbarrier_arrive(&shared.q_full);
+  }
+}
+
+// Warp 1: values.
+template <class L>
+__device__ __forceinline__ void load_values(const Parameters& p, Shared<L>& shared) {
+  const FlashAttentionPrefillArgs& a = p.args;
+  Place<L::kStages> place{0, 1};
+  for (int q_parity = 0;; q_parity ^= 1) {
+    mbarrier_wait(&shared.q_full, q_parity);
+    const TileRows rows = shared.tile;
+    if (rows.count == 0) return;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&shared.q_empty);
+    const KeyBlocks blocks(rows.position, rows.end, L::kRows, L::kKeys, a.is_causal, a.window);
+#pragma unroll 1
+    for (int block = blocks.count - 1; block >= blocks.first; --block) {
+      mbarrier_wait(&shared.v_empty[place.stage], place.parity);
+      load_block<L>(p, p.v, rows, block, shared.v[place.stage], &shared.v_full[place.stage]);
+      place.next();
+    }
   }
 }
 
@@ -171,19 +190,13 @@ class Consumer {
     release(&shared_.k_empty[keys_.stage]);
     keys_.next();
   }
-  __device__ __forceinline__ void release_values() {
-    release(&shared_.v_empty[values_.stage]);
-    values_.next();
-  }
   __device__ __forceinline__ void wait_keys() const {
     mbarrier_wait(&shared_.k_full[keys_.stage], keys_.parity);
   }
-  __device__ __forceinline__ void wait_values() const {
-    mbarrier_wait(&shared_.v_full[values_.stage], values_.parity);
-  }
 
   __device__ __forceinline__ void multiply_keys() {
-    const uint64_t q = wgmma_matrix(shared_.q + warpgroup_ * 64 * 128, 1024, Swizzle::bytes_128);
+    uint64_t q = wgmma_matrix(shared_.q + warpgroup_ * 64 * 128, 1024, Swizzle::bytes_128);
+    asm volatile("" : "+l"(q));  // else the descriptors of all steps wait in registers
     const uint64_t k = wgmma_matrix(shared_.k[keys_.stage], 1024, Swizzle::bytes_128);
 #pragma unroll
     for (int i = 0; i < L::kDim / 16; ++i)
@@ -209,7 +222,6 @@ class Consumer {
   // Rows behind the last key hold anything, and no weight, even 0, may meet a NaN. Every warpgroup writes the
   // same zeros.
   __device__ __forceinline__ void clear_values(int from) {
-    wait_values();
     for (int i = static_cast<int>(threadIdx.x) % 128; i < (L::kKeys - from) * 8 * L::kPanels; i += 128) {
       const int panel = i / 8 % L::kPanels, row = from + i / 8 / L::kPanels;
       *reinterpret_cast<uint4*>(shared_.v[values_.stage] + panel * L::kKeyPanel + row * 128 + i % 8 * 16) =
@@ -226,7 +238,6 @@ class Consumer {
     wait_turn();
     wgmma_fence();
     multiply_keys();
-    wait_values();
     wgmma_fence();
     multiply_values();
     pass_turn();
@@ -235,14 +246,22 @@ class Consumer {
     release_keys();
     float shrink[2];
     softmax.template add<kMasked>(s_, block * L::kKeys, shrink);
+    // The values of this block are not needed yet. But a wait for them that cannot begin before the weights
+    // are summed keeps ptxas from moving the softmax behind the wait for the products.
+    auto next = values_;
+    next.next();
+    mbarrier_wait(&shared_.v_full[next.stage], next.parity ^ softmax.zero());
     wgmma_wait<0>();
     hold_sums();
-    release_values();
+    release(&shared_.v_empty[values_.stage]);
+    values_ = next;
     pack_weights(s_, weights_);
+    if (__any_sync(kAllLanes, shrink[0] != 1.0f || shrink[1] != 1.0f)) {
 #pragma unroll
-    for (auto& part : sum_)
+      for (auto& part : sum_)
 #pragma unroll
-      for (int i = 0; i < L::kPart / 2; ++i) part[i] *= shrink[i / 2 % 2];
+        for (int i = 0; i < L::kPart / 2; ++i) part[i] *= shrink[i / 2 % 2];
+    }
   }
 
   __device__ __forceinline__ void attend() {
@@ -265,6 +284,7 @@ class Consumer {
     float shrink[2];
     softmax.template add<true>(s_, block * L::kKeys, shrink);
     pack_weights(s_, weights_);
+    mbarrier_wait(&shared_.v_full[values_.stage], values_.parity);
     if (const int known = tile.end - block * L::kKeys; known < L::kKeys) clear_values(known);
     --block;
     const int masked = max(blocks.whole_end, blocks.first), whole = max(blocks.whole_begin, blocks.first);
@@ -274,14 +294,14 @@ class Consumer {
 
     tile = shared_.tile;  // again, so that no registers kept it
     if constexpr (!L::kTile.output_over_q) release(&shared_.q_empty);
-    wait_values();
     wgmma_fence();
     multiply_values();
     float factor[2];
     softmax.finish(a.sinks ? a.sinks[tile.head] : -INFINITY, factor);
     wgmma_wait<0>();
     hold_sums();
-    release_values();
+    release(&shared_.v_empty[values_.stage]);
+    values_.next();
 
     if constexpr (L::kTile.output_over_q) barrier_sync(kAlone + warpgroup_, 128);
     bf16* const y = a.y + (int64_t{tile.row} + my_row_) * a.y_stride + tile.head * L::kDim;
@@ -314,7 +334,7 @@ __global__ void __launch_bounds__(Layout<kDim>::kTile.threads(), 1)
     auto& shared = *reinterpret_cast<Shared<L>*>(bytes);
     if (threadIdx.x == 0) {
       mbarrier_init(&shared.q_full, 1);
-      mbarrier_init(&shared.q_empty, 4 * L::kWarpgroups);
+      mbarrier_init(&shared.q_empty, 4 * L::kWarpgroups + 1);
       for (int i = 0; i < L::kStages; ++i) {
         mbarrier_init(&shared.k_full[i], 1);
         mbarrier_init(&shared.v_full[i], 1);
@@ -327,13 +347,19 @@ __global__ void __launch_bounds__(Layout<kDim>::kTile.threads(), 1)
     __syncthreads();
     if (threadIdx.x < 128) {
       lower_registers<L::kTile.producer_registers>();
-      if (threadIdx.x < 32) produce<L>(p, shared);
+      if (threadIdx.x < 32) {
+        load_keys<L>(p, shared);
+      } else if (threadIdx.x < 64) {
+        load_values<L>(p, shared);
+      }
     } else {
       raise_registers<L::kTile.consumer_registers>();
       Consumer<L, kModified>(p, shared).run();
     }
   }
 }
+
+inline int log2_of(int power) { return power > 1 ? 1 + log2_of(power / 2) : 0; }
 
 inline CUtensorMap cache_map(const bf16* data, const FlashAttentionPrefillArgs& a, int box_tokens) {
   const auto bytes = [&](int64_t stride) {
@@ -360,14 +386,17 @@ void run_sm90(const FlashAttentionPrefillArgs& a, Workspace workspace, cudaStrea
   p.args = a;
   p.scores = scores_of(a);
   p.handed_out = static_cast<uint32_t*>(workspace.data);
-  p.box_tokens = a.cache.pages ? std::min(L::kKeys, a.cache.page_tokens) : L::kKeys;
+  const int box_tokens = a.cache.pages ? std::min(L::kKeys, a.cache.page_tokens) : L::kKeys;
+  p.group = static_cast<int>(a.heads / a.kv_heads);
+  p.box_log2 = log2_of(box_tokens);
+  p.page_log2 = log2_of(a.cache.page_tokens);
   p.section_keys = static_cast<int>(prefill_section_keys(arch, kDim));
   p.q = tensor_map(a.q, {.rank = 3,
                          .size = {kDim, static_cast<uint64_t>(a.heads), static_cast<uint64_t>(a.sequences.t)},
                          .stride_bytes = {2 * kDim, static_cast<uint64_t>(2 * a.q_stride)},
                          .box = {64, 1, L::kRows}});
-  p.k = cache_map(a.cache.k, a, p.box_tokens);
-  p.v = cache_map(a.cache.v, a, p.box_tokens);
+  p.k = cache_map(a.cache.k, a, box_tokens);
+  p.v = cache_map(a.cache.v, a, box_tokens);
   const int64_t tiles = (a.sequences.t / L::kRows + a.sequences.seqs) * a.heads;
   launch(scores_are_modified(a) ? flash_attention_prefill_kernel<kDim, true>
                                 : flash_attention_prefill_kernel<kDim, false>,

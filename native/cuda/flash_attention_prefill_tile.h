@@ -32,9 +32,9 @@ struct FlashAttentionPrefillTile {
 // thread: three warpgroups of at most 160 registers fit at head_dim 64 alone, and 256 leaves room for 64
 // keys.
 constexpr FlashAttentionPrefillTile flash_attention_prefill_tile(int head_dim) {
-  if (head_dim == 64) return {2, 128, 4, false, 240, 24};
-  if (head_dim == 256) return {2, 64, 2, true, 240, 24};
-  return {2, 128, 2, false, 240, 24};
+  if (head_dim == 64) return {3, 128, 4, false, 160, 32};
+  if (head_dim == 256) return {2, 64, 2, true, 232, 40};
+  return {2, 128, 2, false, 232, 40};
 }
 
 // Queries, stages of keys and values, y; then barriers and the description of the tile.
