@@ -3,11 +3,13 @@
 import datetime
 import json
 import sys
+from pathlib import Path
 
 lines = [json.loads(line) for line in open(sys.argv[1])]
 result = {
     "date": datetime.datetime.now().isoformat(timespec="seconds"),
     "commit": sys.argv[2],
+    "command": f"bench/cuda/run.sh -s bench {Path(sys.argv[1]).stem}",
     **next(line for line in lines if "device" in line),
     "cases": [line for line in lines if "kernel" in line],
 }

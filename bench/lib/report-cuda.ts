@@ -20,6 +20,13 @@ const peersKind = `${prefix}peers`;
 /** Trials of tile sizes: for whoever tunes, not for readers. */
 const trials = /-tune$/;
 
+/** What a reader has to know of a peer to compare. */
+const remarks: Readonly<Record<string, string>> = {
+  'cublas bf16': '`cublas bf16` holds its weights in bf16: where ours are narrower, its share is of more bytes.',
+  grouped_mm:
+    '`grouped_mm` is one of the three products of the experts; ours is all three, activation and sum included.',
+};
+
 export function cudaSections(results: readonly Result[]): Section[] {
   const kinds = [...new Set(results.map(({ kind }) => kind))].toSorted();
   const families = kinds.filter((kind) => kind.startsWith(prefix) && kind !== peersKind && !trials.test(kind));
@@ -55,12 +62,14 @@ function family(result: Result, beside: Result | undefined, name: string, all: r
   ]);
   const hasPeers = rows.some(({ peers }) => peers.length > 0);
   const besideLine = hasPeers && beside ? [`Peers: ${sourceOf(beside, commitOfRun(beside, all))}`] : [];
+  const named = new Set(rows.flatMap(({ peers }) => peers.map((peer) => peer.kernel)));
   const ratios = cases.flatMap(({ case: label, ratio }) =>
     ratio === undefined ? [] : [`${label}: ${number(ratio, 2)}.`],
   );
   return [
     sourceOf(result),
     ...besideLine,
+    ...Object.entries(remarks).flatMap(([peer, remark]) => (named.has(peer) ? [remark] : [])),
     bars(name, `Share of the roof: ${name}`, '% of the roof', chart, 0),
     table(
       [
