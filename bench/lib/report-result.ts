@@ -85,7 +85,7 @@ export function sourceOf(result: Result, commitElsewhere?: string): string {
     facts.date ? facts.date.slice(0, 16).replace('T', ' ') : 'date not recorded',
     commit ? `commit ${commit}` : 'commit not recorded',
     facts.command ? `\`${facts.command}\`` : 'command not recorded',
-    `[${file}](../bench/results/${file})`,
+    `\`${file}\``,
   ];
   return `*${parts.filter(Boolean).join(' · ')}*`;
 }
