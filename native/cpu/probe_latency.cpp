@@ -3,6 +3,8 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -25,7 +27,8 @@ constexpr int kPasses = 200;
 constexpr int kTurns = 100;  // there and back: short, so that a busy machine too gives a pass undisturbed
 constexpr size_t kMostPairs = 64;  // of a machine with hundreds of cores; evenly chosen
 // Where another process has one of the cores, a hand-over takes slices of the scheduler: enough is enough.
-constexpr auto kPatience = std::chrono::milliseconds(500);
+constexpr auto kPatience = std::chrono::milliseconds(500);  // of a pair
+constexpr auto kMostTime = std::chrono::seconds(2);         // of all, save the last one begun
 
 std::vector<int> allowed_cpus() {
   cpu_set_t mask;
@@ -117,7 +120,8 @@ double measure_core_latency_ns() {
     for (size_t j = i + 1; j < cpus.size(); ++j) pairs.emplace_back(cpus[i], cpus[j]);
   const size_t count = std::min(pairs.size(), kMostPairs);
   std::vector<double> took;
-  for (size_t i = 0; i < count; ++i) {
+  const auto start = Clock::now();
+  for (size_t i = 0; i < count && Clock::now() - start < kMostTime; ++i) {
     const auto& [first, second] = pairs[i * pairs.size() / count];
     if (const double ns = Rally().play(first, second); ns > 0) took.push_back(ns);
   }
