@@ -1,6 +1,6 @@
 /** Sections on the kernels of the CPU and on the calls that reach them. */
 import type { BenchRow } from '../../src/cli/bench.js';
-import { bars } from './report-chart.js';
+import { bars, type Chart } from './report-chart.js';
 import { newest, number, percent, type Result, type Section, sourceOf, table } from './report-result.js';
 
 export function cpuSections(results: readonly Result[]): Section[] {
@@ -20,21 +20,49 @@ export function cpuSections(results: readonly Result[]): Section[] {
   });
 }
 
-interface KernelsData {
+interface Level {
+  readonly isa: string;
   readonly roofs: Readonly<Record<'before' | 'after', Readonly<Record<'read' | 'f32' | 'int8', number>>>>;
   readonly coreLatencyNs: number;
   readonly rows: readonly BenchRow[];
 }
 
 function kernels({ data }: Result, name: string): Section['parts'] {
-  const { roofs, coreLatencyNs, rows } = data as unknown as KernelsData;
+  const levels = data.levels as readonly Level[];
+  return [
+    'Operands that fit a cache are read faster than memory.',
+    ...(levels.length > 1 ? [byLevel(levels, name)] : []),
+    ...levels.flatMap((level) => ofLevel(level, name)),
+  ];
+}
+
+function byLevel(levels: readonly Level[], name: string): Chart {
+  const first = new Map(levels[0]?.rows.map((row) => [`${row.op} ${row.label}`, row.medianUs]));
+  return bars(
+    `${name}-levels`,
+    'Kernels by level',
+    `times as fast as ${levels[0]?.isa}`,
+    levels.slice(1).flatMap(({ isa, rows }) =>
+      rows.map(({ op, label, medianUs }) => ({
+        group: `${op} ${label}`,
+        name: isa,
+        value: (first.get(`${op} ${label}`) ?? NaN) / medianUs,
+        isOurs: true,
+      })),
+    ),
+    2,
+  );
+}
+
+function ofLevel({ isa, roofs, coreLatencyNs, rows }: Level, name: string): Section['parts'] {
   const roof = (key: 'read' | 'f32' | 'int8'): string => number(Math.max(roofs.before[key], roofs.after[key]) / 1e9);
   const hasPeer = rows.some(({ peer }) => peer);
+  const latency = coreLatencyNs > 0 ? `${number(coreLatencyNs, 0)} ns` : 'not measured';
   return [
-    `Roofs of the same run: reads ${roof('read')} GB/s, f32 ${roof('f32')} GFLOP/s, int8 ${roof('int8')} GOP/s; core to core ${coreLatencyNs > 0 ? `${number(coreLatencyNs, 0)} ns` : 'not measured'}. Operands that fit a cache are read faster than memory.`,
+    `Level ${isa}. Roofs of the same run: reads ${roof('read')} GB/s, f32 ${roof('f32')} GFLOP/s, int8 ${roof('int8')} GOP/s; core to core ${latency}.`,
     bars(
-      name,
-      'Share of the nearest roof',
+      `${name}-${isa}`,
+      `Share of the nearest roof, ${isa}`,
       '% of the roof',
       rows.map(({ op, label, share }) => ({ name: `${op} ${label}`, value: 100 * share, isOurs: true })),
       0,
@@ -58,20 +86,21 @@ function kernels({ data }: Result, name: string): Section['parts'] {
         number(gflops),
         number(gbs),
         `${percent(share)} ${roof}`,
-        ...(hasPeer
-          ? peer
-            ? [
-                `${peer.name} ${number(peer.medianUs)}`,
-                `${number(peer.p5Us)}–${number(peer.p95Us)}`,
-                number(peer.medianUs / medianUs, 2),
-              ]
-            : ['', '', '']
-          : []),
+        ...(hasPeer ? peerCells(peer, medianUs) : []),
       ]),
       2,
     ),
   ];
 }
+
+const peerCells = (peer: BenchRow['peer'], oursUs: number): string[] =>
+  peer
+    ? [
+        `${peer.name} ${number(peer.medianUs)}`,
+        `${number(peer.p5Us)}–${number(peer.p95Us)}`,
+        number(peer.medianUs / oursUs, 2),
+      ]
+    : ['', '', ''];
 
 interface LevelRow {
   readonly level: string;

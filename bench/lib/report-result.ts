@@ -45,16 +45,8 @@ export function newest(results: readonly Result[], kind: string): Result[] {
   const found = new Map<string, Result>();
   const sorted = results.toSorted((a, b) => (a.file < b.file ? -1 : 1));
   for (const result of sorted.filter((one) => one.kind === kind)) {
-    const {
-      results: rows,
-      threads,
-      options,
-    } = result.data as {
-      results?: readonly { threads?: number }[];
-      threads?: number;
-      options?: { threads?: number };
-    };
-    const many = threads ?? options?.threads ?? rows?.[0]?.threads;
+    const { results: rows, threads } = result.data as { results?: readonly { threads?: number }[]; threads?: number };
+    const many = threads ?? rows?.[0]?.threads;
     found.set(`${machineOf(result)}|${many ?? ''}`, result);
   }
   return [...found.entries()].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, result]) => result);

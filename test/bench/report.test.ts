@@ -35,6 +35,28 @@ function generate(threads: number, ours: number, cpu = machine.cpu) {
   return { machine: { ...machine, cpu }, results: [{ model: 'a|b', threads, load, cases }] };
 }
 
+const roofs = { before: { read: 1e10, f32: 5e10, int8: 0 }, after: { read: 2e10, f32: 4e10, int8: 0 } };
+const level = (isa: string, medianUs: number, peer?: object) => ({
+  isa,
+  roofs,
+  coreLatencyNs: 45,
+  rows: [
+    {
+      op: 'add',
+      label: 'rows 1',
+      medianUs,
+      p5Us: 1,
+      p95Us: 9,
+      samples: 5,
+      gflops: 1,
+      gbs: 2,
+      share: 0.1,
+      roof: 'read',
+      peer,
+    },
+  ],
+});
+
 const device = { device: 'Some GPU', copy_gb_s: 1000, read_gb_s: 1100, mma_tflop_s: 100 };
 const files: [string, unknown][] = [
   ['generate-2026-01-01T000000.json', generate(1, 11)],
@@ -67,6 +89,13 @@ const files: [string, unknown][] = [
     'cuda-int4-tune-2026-01-03T000000.json',
     { ...device, cases: [{ kernel: 'ours', case: 'a trial', ms: 1, gb_s: 1 }] },
   ],
+  [
+    'kernels-2026-01-01T000000.json',
+    {
+      machine,
+      levels: [level('v2', 8), level('avx2', 2, { name: 'theirs', medianUs: 3, p5Us: 2, p95Us: 4, samples: 5 })],
+    },
+  ],
   ['notes.json', { what: 'not a result' }],
 ];
 const texts = files.map(([name, data]) => [name, JSON.stringify(data)] as const);
@@ -83,6 +112,9 @@ describe('the page', () => {
       'generate-2-prefill-512.svg',
       'generate-3-decode-after-32.svg',
       'generate-3-prefill-512.svg',
+      'kernels-levels.svg',
+      'kernels-v2.svg',
+      'kernels-avx2.svg',
       'cuda-attention_decode.svg',
     ]);
   });
@@ -114,6 +146,18 @@ describe('the page', () => {
     expect(sourceOf(newest(results, 'cuda-peers')[0]!)).toContain('commit not recorded');
     // the driver of the same run has it
     expect(renderPage(results).markdown).toMatch(/^Peers: .*commit def5678 · command not recorded/m);
+  });
+
+  it('holds kernels against roofs, peers and other levels', () => {
+    const { markdown, charts } = renderPage(readResults(texts));
+    expect(markdown).toContain(
+      'Level v2. Roofs of the same run: reads 20.0 GB/s, f32 50.0 GFLOP/s, int8 0.0 GOP/s; core to core 45 ns.',
+    );
+    expect(markdown).toContain('| add | rows 1 | 8.0 | 1.0–9.0 | 1.0 | 2.0 | 10 % read |');
+    expect(markdown).toContain(
+      '| add | rows 1 | 2.0 | 1.0–9.0 | 1.0 | 2.0 | 10 % read | theirs 3.0 | 2.0–4.0 | 1.50 |',
+    );
+    expect(charts.get('kernels-levels.svg')).toContain('>4.00<');
   });
 
   it('leaves open what could not be measured', () => {
