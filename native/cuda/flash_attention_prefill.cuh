@@ -33,64 +33,68 @@ class Tiles {
  public:
   __device__ Tiles(const AttentionSequences& s, int heads, int kv_heads, int section_keys)
       : s_(s), heads_(heads), kv_heads_(kv_heads), section_keys_(section_keys) {
-    load();
+    load(0, 0);
   }
 
   // All tiles of the step; before the first `find`.
   __device__ int count() {
-    int total = __shfl_sync(kAllLanes, until_, 31);
-    if (s_.seqs <= 32) return total;
-#pragma unroll 1
-    for (chunk_ = 32; chunk_ < s_.seqs; chunk_ += 32) {
-      load();
-      total += __shfl_sync(kAllLanes, until_, 31);
-    }
-    chunk_ = 0;
-    load();
+    const int total = advance(INT32_MAX);
+    if (chunk_ > 0) load(0, 0);
     return total;
   }
 
   // False: the step has no such tile.
   __device__ bool find(int tile, TileRows& rows) {
-    int last = __shfl_sync(kAllLanes, until_, 31);
-#pragma unroll 1
-    while (tile >= before_ + last) {
-      before_ += last;
-      chunk_ += 32;
-      if (chunk_ >= s_.seqs) return false;
-      load();
-      last = __shfl_sync(kAllLanes, until_, 31);
-    }
-    const int lane = __ffs(__ballot_sync(kAllLanes, tile < before_ + until_)) - 1;
+    if (advance(tile) <= tile) return false;
+    const int lane = __ffs(__ballot_sync(kAllLanes, tile < until_)) - 1;
     const int seq = chunk_ + lane, first = s_.first[seq], nodes = s_.first[seq + 1] - first;
     const int base = committed_tokens(s_, seq);
-    const int row_tiles = (nodes + kRows - 1) / kRows, group = heads_ / kv_heads_;
-    int at = tile - before_ - (__shfl_sync(kAllLanes, until_, lane) - row_tiles * heads_);
-    const int wide = group * min(max(section_keys_ / (base + nodes), 1), kv_heads_);
-    const int section = at / (wide * row_tiles);
-    at -= section * wide * row_tiles;
-    const int width = min(wide, heads_ - section * wide);
-    const int row = (row_tiles - 1 - at / width) * kRows;
-    rows = {seq, section * wide + at % width, first + row, min(kRows, nodes - row), base + row, base + nodes};
+    // unsigned: divisions take fewer registers
+    const unsigned row_tiles = static_cast<unsigned>(nodes + kRows - 1) / kRows;
+    const unsigned heads = static_cast<unsigned>(heads_), kv_heads = static_cast<unsigned>(kv_heads_);
+    unsigned at = static_cast<unsigned>(tile - __shfl_sync(kAllLanes, until_, lane)) + row_tiles * heads;
+    const unsigned keys = static_cast<unsigned>(base + nodes);
+    const unsigned wide =
+        heads / kv_heads * min(max(static_cast<unsigned>(section_keys_) / keys, 1u), kv_heads);
+    const unsigned first_head = at / (wide * row_tiles) * wide;  // of the section
+    at -= first_head * row_tiles;
+    const unsigned width = min(wide, heads - first_head);
+    const auto row = static_cast<int>((row_tiles - 1 - at / width) * kRows);
+    rows = {seq,         static_cast<int>(first_head + at % width),
+            first + row, min(kRows, nodes - row),
+            base + row,  base + nodes};
     return true;
   }
 
  private:
-  __device__ void load() {
-    const int lane = static_cast<int>(threadIdx.x) % 32, seq = chunk_ + lane;
+  // To the 32 sequences that hold a tile, or the last ones. Tiles until their end.
+  __device__ int advance(int tile) {
+    int last = __shfl_sync(kAllLanes, until_, 31);
+#pragma unroll 1
+    while (tile >= last && chunk_ + 32 < s_.seqs) {
+      load(chunk_ + 32, last);
+      last = __shfl_sync(kAllLanes, until_, 31);
+    }
+    return last;
+  }
+
+  __device__ void load(int chunk, int before) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, seq = chunk + lane;
     const int nodes = seq < s_.seqs ? s_.first[seq + 1] - s_.first[seq] : 0;
+    chunk_ = chunk;
     until_ = (nodes + kRows - 1) / kRows * heads_;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const int other = __shfl_up_sync(kAllLanes, until_, step);
       if (lane >= step) until_ += other;
     }
+    until_ += before;
   }
 
   const AttentionSequences& s_;
   const int heads_, kv_heads_, section_keys_;
-  int chunk_ = 0, before_ = 0;  // the sequence of lane 0, tiles before it
-  int until_ = 0;               // tiles of the sequences of lanes 0 … this
+  int chunk_;  // the sequence of lane 0
+  int until_;  // tiles of the step up to and with the lane's sequence
 };
 
 // Blocks of keys that a tile of `rows` rows takes, from the last down to `first`: [whole_begin, whole_end)
@@ -112,11 +116,16 @@ struct KeyBlocks {
 template <int kKeys, bool kModified>
 class Softmax {
  public:
+  __device__ Softmax(const FlashAttentionPrefillArgs& args, const Scores& scores)
+      : args_(args), scores_(scores) {}
+
   // `position`: of the first row; `end`: keys of the sequence.
-  __device__ Softmax(const FlashAttentionPrefillArgs& args, const Scores& scores, int position, int end,
-                     int head)
-      : args_(args), scores_(scores), position_(position), end_(end) {
-    slope_ = kModified && args.slopes ? args.slopes[head] * kLog2E : 0.0f;
+  __device__ __forceinline__ void begin(int position, int end, int head) {
+    position_ = position;
+    end_ = end;
+    slope_ = kModified && args_.slopes ? args_.slopes[head] * kLog2E : 0.0f;
+    max_[0] = max_[1] = -INFINITY;
+    total_[0] = total_[1] = 0;
   }
 
   // From scores of keys `start` … to weights, relative to the largest score so far. The sum of earlier values
@@ -205,9 +214,9 @@ class Softmax {
 
   const FlashAttentionPrefillArgs& args_;
   const Scores& scores_;
-  const int position_, end_;
+  int position_, end_;
   float slope_;
-  float max_[2] = {-INFINITY, -INFINITY}, total_[2] = {0, 0};  // total_: of this lane's columns
+  float max_[2], total_[2];  // total_: of this lane's columns
 };
 
 // The weights of 16 keys as the A operand of the next product.

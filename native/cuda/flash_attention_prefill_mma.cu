@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ M
   };
   load(k, a.cache.k, blocks.count - 1);
 
-  Softmax<kKeys, kModified> softmax(a, p.scores, tile.position + my_row + lane / 4, tile.end, tile.head);
+  Softmax<kKeys, kModified> softmax(a, p.scores);
+  softmax.begin(tile.position + my_row + lane / 4, tile.end, tile.head);
   float sum[kDim / 2] = {};
   for (int block = blocks.count - 1; block >= blocks.first; --block) {
     load(v, a.cache.v, block);

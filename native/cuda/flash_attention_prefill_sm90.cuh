@@ -25,19 +25,23 @@ struct Parameters {
   CUtensorMap q, k, v;
   FlashAttentionPrefillArgs args;
   Scores scores;
+  int blocks;               // of the grid
   uint32_t* handed_out;     // tiles, but for the first of each block
   int group;                // query heads of a kv head
   int box_log2, page_log2;  // tokens of a TMA load, of a page
   int section_keys;
 };
 
-template <int kDimOf>
+template <int kDimOf, bool kModifiedOf>
 struct Layout {
   static constexpr int kDim = kDimOf;
-  static constexpr FlashAttentionPrefillTile kTile = flash_attention_prefill_tile(kDim);
+  static constexpr bool kModified = kModifiedOf;
+  static constexpr FlashAttentionPrefillTile kTile = flash_attention_prefill_tile(kDim, kModified);
   static constexpr int kRows = kTile.rows(), kKeys = kTile.keys, kStages = kTile.stages;
-  static constexpr int kWarpgroups = kTile.warpgroups;
-  static constexpr int kPanels = prefill_panels(kDim);
+  static constexpr int kWarpgroups = kTile.warpgroups, kQueryStages = kTile.query_stages;
+  // A tile's description outlives its queries: y is stored when the next tile has begun.
+  static constexpr int kSlots = 2 * kQueryStages;
+  static constexpr int kPanels = prefill_panels(kDim), kOutputPanels = prefill_output_panels(kDim);
   static constexpr int kQueryPanel = 128 * kRows, kKeyPanel = 128 * kKeys;  // bytes of 64 columns
   static constexpr int kQueryBytes = kPanels * kQueryPanel, kStageBytes = kPanels * kKeyPanel;
   // Sums of values: one wgmma a part.
@@ -46,23 +50,23 @@ struct Layout {
 
 template <class L>
 struct Shared {
-  unsigned char q[L::kQueryBytes];
+  unsigned char q[L::kQueryStages][L::kQueryBytes];
   unsigned char k[L::kStages][L::kStageBytes], v[L::kStages][L::kStageBytes];
-  unsigned char y[L::kTile.output_over_q ? 16 : L::kQueryBytes];
-  uint64_t q_full, q_empty, k_full[L::kStages], k_empty[L::kStages], v_full[L::kStages], v_empty[L::kStages];
-  TileRows next, tile;  // of the keys to come, of q; no rows: there is none
-
-  __device__ unsigned char* output() { return L::kTile.output_over_q ? q : y; }
+  unsigned char y[L::kOutputPanels * L::kQueryPanel];
+  uint64_t q_full[L::kQueryStages], q_empty[L::kQueryStages];
+  uint64_t k_full[L::kStages], k_empty[L::kStages], v_full[L::kStages], v_empty[L::kStages];
+  TileRows tiles[L::kSlots];  // no rows: there is none
+  int tile_count;
 };
 
-// A place in a ring of stages and the parity of its turn.
+// A turn of a ring of stages, a power of two: where, and the parity of its phase.
 template <int kStages>
-struct Place {
-  int stage = 0, parity = 0;
+struct Turn {
+  unsigned turn = 0;
 
-  __device__ __forceinline__ void next() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
+  __device__ __forceinline__ int stage() const { return static_cast<int>(turn % kStages); }
+  __device__ __forceinline__ int parity() const { return static_cast<int>(turn / kStages % 2); }
+  __device__ __forceinline__ Turn next() const { return {turn + 1}; }
 };
 
 // Keys or values of block `block`: a lane a box (64 columns of a page, or of the block where pages are
@@ -94,43 +98,43 @@ __device__ __forceinline__ void load_keys(const Parameters& p, Shared<L>& shared
   const int lane = static_cast<int>(threadIdx.x) % 32;
   grid_dependency_wait();
   Tiles<L::kRows> tiles(a.sequences, static_cast<int>(a.heads), static_cast<int>(a.kv_heads), p.section_keys);
-  const int count = tiles.count();
-  Place<L::kStages> place{0, 1};  // parity 1: every stage begins empty
-  int q_parity = 1, tile = static_cast<int>(blockIdx.x);
-  TileRows rows;
-  while (tile < count && tiles.find(tile, rows)) {
+  if (const int count = tiles.count(); lane == 0) shared.tile_count = count;
+  __syncwarp();
+  Turn<L::kStages> keys;
+  Turn<L::kQueryStages> query;
+  int tile = static_cast<int>(blockIdx.x);
+  while (true) {
+    TileRows rows;
+    rows.count = 0;
+    if (tile < shared.tile_count) tiles.find(tile, rows);
+    mbarrier_wait(&shared.q_empty[query.stage()], query.parity() ^ 1);  // every stage begins empty
+    TileRows& own = shared.tiles[query.turn % L::kSlots];
+    if (lane == 0) own = rows;
+    __syncwarp();
+    uint64_t* const full = &shared.q_full[query.stage()];
+    if (rows.count == 0) {
+      if (lane == 0) mbarrier_arrive(full);
+      return;
+    }
+    if (lane == 0) mbarrier_expect(full, L::kQueryBytes);
+    const KeyBlocks blocks(rows.position, rows.end, L::kRows, L::kKeys, a.is_causal, a.window);
+    __syncwarp();
+    if (lane < L::kPanels)
+      tma_load(shared.q[query.stage()] + lane * L::kQueryPanel, &p.q, 64 * lane, own.head, own.row, full);
+#pragma unroll 1
+    for (int block = blocks.count - 1; block >= blocks.first; --block) {
+      mbarrier_wait(&shared.k_empty[keys.stage()], keys.parity() ^ 1);
+      load_block<L>(p, p.k, own, block, shared.k[keys.stage()], &shared.k_full[keys.stage()]);
+      keys = keys.next();
+    }
     uint32_t before = 0;
     if (lane == 0) {
       before = atomicAdd(p.handed_out, 1);
       // every tile was one addition: the last leaves the counter as it was found
-      if (before == static_cast<uint32_t>(count) - 1) atomicExch(p.handed_out, 0);
+      if (before == static_cast<uint32_t>(shared.tile_count) - 1) atomicExch(p.handed_out, 0);
     }
-    const KeyBlocks blocks(rows.position, rows.end, L::kRows, L::kKeys, a.is_causal, a.window);
-    if (lane == 0) shared.next = rows;  // registers are few
-    __syncwarp();
-#pragma unroll 1
-    for (int block = blocks.count - 1; block >= blocks.first; --block) {
-      mbarrier_wait(&shared.k_empty[place.stage], place.parity);
-      load_block<L>(p, p.k, shared.next, block, shared.k[place.stage], &shared.k_full[place.stage]);
-      place.next();
-      if (block < blocks.count - 1) continue;
-      mbarrier_wait(&shared.q_empty, q_parity);
-      q_parity ^= 1;
-      if (lane == 0) {
-        shared.tile = shared.next;
-        mbarrier_expect(&shared.q_full, L::kQueryBytes);
-      }
-      __syncwarp();
-      if (lane < L::kPanels)
-        tma_load(shared.q + lane * L::kQueryPanel, &p.q, 64 * lane, shared.next.head, shared.next.row,
-                 &shared.q_full);
-    }
-    tile = static_cast<int>(gridDim.x + __shfl_sync(kAllLanes, before, 0));
-  }
-  mbarrier_wait(&shared.q_empty, q_parity);
-  if (lane == 0) {
-    shared.tile.count = 0;
-    mbarrier_arrive(&shared.q_full);
+    tile = p.blocks + static_cast<int>(__shfl_sync(kAllLanes, before, 0));
+    query = query.next();
   }
 }
 
@@ -138,25 +142,27 @@ __device__ __forceinline__ void load_keys(const Parameters& p, Shared<L>& shared
 template <class L>
 __device__ __forceinline__ void load_values(const Parameters& p, Shared<L>& shared) {
   const FlashAttentionPrefillArgs& a = p.args;
-  Place<L::kStages> place{0, 1};
-  for (int q_parity = 0;; q_parity ^= 1) {
-    mbarrier_wait(&shared.q_full, q_parity);
-    const TileRows rows = shared.tile;
+  Turn<L::kStages> values;
+  Turn<L::kQueryStages> query;
+  while (true) {
+    mbarrier_wait(&shared.q_full[query.stage()], query.parity());
+    const TileRows rows = shared.tiles[query.turn % L::kSlots];
     if (rows.count == 0) return;
     __syncwarp();
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(&shared.q_empty);
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&shared.q_empty[query.stage()]);
     const KeyBlocks blocks(rows.position, rows.end, L::kRows, L::kKeys, a.is_causal, a.window);
 #pragma unroll 1
     for (int block = blocks.count - 1; block >= blocks.first; --block) {
-      mbarrier_wait(&shared.v_empty[place.stage], place.parity);
-      load_block<L>(p, p.v, rows, block, shared.v[place.stage], &shared.v_full[place.stage]);
-      place.next();
+      mbarrier_wait(&shared.v_empty[values.stage()], values.parity() ^ 1);
+      load_block<L>(p, p.v, rows, block, shared.v[values.stage()], &shared.v_full[values.stage()]);
+      values = values.next();
     }
+    query = query.next();
   }
 }
 
 // A consumer warpgroup: 64 queries of each tile.
-template <class L, bool kModified>
+template <class L>
 class Consumer {
  public:
   __device__ __forceinline__ Consumer(const Parameters& p, Shared<L>& shared)
@@ -164,19 +170,36 @@ class Consumer {
         shared_(shared),
         warpgroup_(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 128 - 1, 0)),
         lane_(static_cast<int>(threadIdx.x) % 32),
-        my_row_(static_cast<int>(threadIdx.x) / 32 * 16 - 64) {}
+        my_row_(static_cast<int>(threadIdx.x) / 32 * 16 - 64),
+        softmax_(p.args, p.scores) {}
 
   __device__ __forceinline__ void run() {
+    const FlashAttentionPrefillArgs& a = p_.args;
     if (warpgroup_ == L::kWarpgroups - 1) pass_turn();
-    for (int q_parity = 0;; q_parity ^= 1) {
-      mbarrier_wait(&shared_.q_full, q_parity);
-      if (shared_.tile.count == 0) break;
-      attend();
+    if (!tile_comes()) return;
+    float factor[2];
+    begin<true>(0, factor);
+    while (true) {
+      const int masked = max(whole_end_, first_), whole = max(whole_begin_, first_);
+      for (; block_ >= masked; --block_) step<true>();
+      for (; block_ >= whole; --block_) step<false>();
+      for (; block_ >= first_; --block_) step<true>();
+      const unsigned done = query_.turn % L::kSlots;
+      softmax_.finish(a.sinks ? a.sinks[shared_.tiles[done].head] : -INFINITY, factor);
+      release(&shared_.q_empty[query_.stage()]);
+      query_ = query_.next();
+      if (!tile_comes()) {
+        wgmma_fence();
+        multiply_values();
+        wgmma_wait<0>();
+        hold_sums();
+        return store(done, factor);
+      }
+      begin<false>(done, factor);
     }
   }
 
  private:
-  using Weights = Softmax<L::kKeys, kModified>;
   static constexpr int kTurn = 1, kAlone = 1 + L::kWarpgroups;  // barriers, one a warpgroup from each on
 
   __device__ __forceinline__ void wait_turn() const { barrier_sync(kTurn + warpgroup_, 256); }
@@ -187,17 +210,14 @@ class Consumer {
     if (lane_ == 0) mbarrier_arrive(empty);
   }
   __device__ __forceinline__ void release_keys() {
-    release(&shared_.k_empty[keys_.stage]);
-    keys_.next();
-  }
-  __device__ __forceinline__ void wait_keys() const {
-    mbarrier_wait(&shared_.k_full[keys_.stage], keys_.parity);
+    release(&shared_.k_empty[keys_.stage()]);
+    keys_ = keys_.next();
   }
 
   __device__ __forceinline__ void multiply_keys() {
-    uint64_t q = wgmma_matrix(shared_.q + warpgroup_ * 64 * 128, 1024, Swizzle::bytes_128);
+    uint64_t q = wgmma_matrix(shared_.q[query_.stage()] + warpgroup_ * 64 * 128, 1024, Swizzle::bytes_128);
     asm volatile("" : "+l"(q));  // else the descriptors of all steps wait in registers
-    const uint64_t k = wgmma_matrix(shared_.k[keys_.stage], 1024, Swizzle::bytes_128);
+    const uint64_t k = wgmma_matrix(shared_.k[keys_.stage()], 1024, Swizzle::bytes_128);
 #pragma unroll
     for (int i = 0; i < L::kDim / 16; ++i)
       wgmma_shared<L::kKeys>(s_, wgmma_advance(q, i / 4 * L::kQueryPanel + i % 4 * 32),
@@ -205,7 +225,7 @@ class Consumer {
     wgmma_commit();
   }
   __device__ __forceinline__ void multiply_values() {
-    const uint64_t v = wgmma_matrix_transposed(shared_.v[values_.stage], L::kKeyPanel);
+    const uint64_t v = wgmma_matrix_transposed(shared_.v[values_.stage()], L::kKeyPanel);
 #pragma unroll
     for (int i = 0; i < L::kKeys / 16; ++i)
 #pragma unroll
@@ -224,17 +244,21 @@ class Consumer {
   __device__ __forceinline__ void clear_values(int from) {
     for (int i = static_cast<int>(threadIdx.x) % 128; i < (L::kKeys - from) * 8 * L::kPanels; i += 128) {
       const int panel = i / 8 % L::kPanels, row = from + i / 8 / L::kPanels;
-      *reinterpret_cast<uint4*>(shared_.v[values_.stage] + panel * L::kKeyPanel + row * 128 + i % 8 * 16) =
+      *reinterpret_cast<uint4*>(shared_.v[values_.stage()] + panel * L::kKeyPanel + row * 128 + i % 8 * 16) =
           uint4{0, 0, 0, 0};
     }
     fence_async_shared();
     barrier_sync(kAlone + warpgroup_, 128);
   }
 
+  __device__ __forceinline__ bool tile_comes() const {
+    mbarrier_wait(&shared_.q_full[query_.stage()], query_.parity());
+    return shared_.tiles[query_.turn % L::kSlots].count > 0;
+  }
+
   // Scores of a block, beside the values of the one before it.
-  template <bool kMasked>
-  __device__ __forceinline__ void step(Weights& softmax, int block) {
-    wait_keys();
+  __device__ __forceinline__ void multiply_both() {
+    mbarrier_wait(&shared_.k_full[keys_.stage()], keys_.parity());
     wait_turn();
     wgmma_fence();
     multiply_keys();
@@ -244,97 +268,106 @@ class Consumer {
     wgmma_wait<1>();
     wgmma_hold(s_);
     release_keys();
-    float shrink[2];
-    softmax.template add<kMasked>(s_, block * L::kKeys, shrink);
+  }
+  // The end of both.
+  __device__ __forceinline__ void finish_values() {
     // The values of this block are not needed yet. But a wait for them that cannot begin before the weights
     // are summed keeps ptxas from moving the softmax behind the wait for the products.
-    auto next = values_;
-    next.next();
-    mbarrier_wait(&shared_.v_full[next.stage], next.parity ^ softmax.zero());
+    const auto next = values_.next();
+    mbarrier_wait(&shared_.v_full[next.stage()], next.parity() ^ softmax_.zero());
     wgmma_wait<0>();
     hold_sums();
-    release(&shared_.v_empty[values_.stage]);
+    release(&shared_.v_empty[values_.stage()]);
     values_ = next;
-    pack_weights(s_, weights_);
-    if (__any_sync(kAllLanes, shrink[0] != 1.0f || shrink[1] != 1.0f)) {
-#pragma unroll
-      for (auto& part : sum_)
-#pragma unroll
-        for (int i = 0; i < L::kPart / 2; ++i) part[i] *= shrink[i / 2 % 2];
-    }
   }
 
-  __device__ __forceinline__ void attend() {
+  template <bool kMasked>
+  __device__ __forceinline__ void step() {
+    multiply_both();
+    float shrink[2];
+    softmax_.template add<kMasked>(s_, block_ * L::kKeys, shrink);
+    finish_values();
+    pack_weights(s_, weights_);
+    if (!__any_sync(kAllLanes, shrink[0] != 1.0f || shrink[1] != 1.0f)) return;
+#pragma unroll
+    for (auto& part : sum_)
+#pragma unroll
+      for (int i = 0; i < L::kPart / 2; ++i) part[i] *= shrink[i / 2 % 2];
+  }
+
+  // The first block of a tile, beside the last values of tile `done`, whose rows then are stored.
+  template <bool kIsFirst>
+  __device__ __forceinline__ void begin(unsigned done, const float (&factor)[2]) {
     const FlashAttentionPrefillArgs& a = p_.args;
-    TileRows tile = shared_.tile;
-    const KeyBlocks blocks(tile.position, tile.end, L::kRows, L::kKeys, a.is_causal, a.window);
-    Weights softmax(a, p_.scores, tile.position + my_row_ + lane_ / 4, tile.end, tile.head);
+    {
+      const TileRows tile = shared_.tiles[query_.turn % L::kSlots];
+      const KeyBlocks blocks(tile.position, tile.end, L::kRows, L::kKeys, a.is_causal, a.window);
+      first_ = blocks.first;
+      block_ = blocks.count - 1;
+      whole_begin_ = blocks.whole_begin;
+      whole_end_ = blocks.whole_end;
+      softmax_.begin(tile.position + my_row_ + lane_ / 4, tile.end, tile.head);
+    }
+    if constexpr (kIsFirst) {
+      mbarrier_wait(&shared_.k_full[keys_.stage()], keys_.parity());
+      wgmma_fence();
+      multiply_keys();
+      wgmma_wait<0>();
+      wgmma_hold(s_);
+      release_keys();
+    } else {
+      multiply_both();
+    }
+    float shrink[2];
+    softmax_.template add<true>(s_, block_ * L::kKeys, shrink);
+    if constexpr (kIsFirst) {
+      mbarrier_wait(&shared_.v_full[values_.stage()], values_.parity());
+    } else {
+      finish_values();
+      store(done, factor);
+    }
+    pack_weights(s_, weights_);
 #pragma unroll
     for (auto& part : sum_)
 #pragma unroll
       for (float& v : part) v = 0;
+    const int known = shared_.tiles[query_.turn % L::kSlots].end - block_ * L::kKeys;
+    if (known < L::kKeys) clear_values(known);
+    --block_;
+  }
 
-    int block = blocks.count - 1;
-    wait_keys();
-    wgmma_fence();
-    multiply_keys();
-    wgmma_wait<0>();
-    wgmma_hold(s_);
-    release_keys();
-    float shrink[2];
-    softmax.template add<true>(s_, block * L::kKeys, shrink);
-    pack_weights(s_, weights_);
-    mbarrier_wait(&shared_.v_full[values_.stage], values_.parity);
-    if (const int known = tile.end - block * L::kKeys; known < L::kKeys) clear_values(known);
-    --block;
-    const int masked = max(blocks.whole_end, blocks.first), whole = max(blocks.whole_begin, blocks.first);
-    for (; block >= masked; --block) step<true>(softmax, block);
-    for (; block >= whole; --block) step<false>(softmax, block);
-    for (; block >= blocks.first; --block) step<true>(softmax, block);
-
-    tile = shared_.tile;  // again, so that no registers kept it
-    if constexpr (!L::kTile.output_over_q) release(&shared_.q_empty);
-    wgmma_fence();
-    multiply_values();
-    float factor[2];
-    softmax.finish(a.sinks ? a.sinks[tile.head] : -INFINITY, factor);
-    wgmma_wait<0>();
-    hold_sums();
-    release(&shared_.v_empty[values_.stage]);
-    values_.next();
-
-    if constexpr (L::kTile.output_over_q) barrier_sync(kAlone + warpgroup_, 128);
+  __device__ __forceinline__ void store(unsigned done, const float (&factor)[2]) {
+    const FlashAttentionPrefillArgs& a = p_.args;
+    const TileRows tile = shared_.tiles[done];
     bf16* const y = a.y + (int64_t{tile.row} + my_row_) * a.y_stride + tile.head * L::kDim;
 #pragma unroll
     for (int part = 0; part < L::kParts; ++part)
-      store_rows<L::kPart>(sum_[part], factor,
-                           shared_.output() + part * (L::kPart / 64) * L::kQueryPanel + my_row_ * 128,
-                           L::kQueryPanel, y + part * L::kPart, a.y_stride, tile.count - my_row_);
-    if constexpr (L::kTile.output_over_q) {
-      fence_async_shared();
-      barrier_sync(kAlone + warpgroup_, 128);
-      release(&shared_.q_empty);
-    }
+      store_rows<L::kPart>(sum_[part], factor, shared_.y + my_row_ * 128, L::kQueryPanel, y + part * L::kPart,
+                           a.y_stride, tile.count - my_row_);
   }
 
   const Parameters& p_;
   Shared<L>& shared_;
   const int warpgroup_, lane_, my_row_;
-  Place<L::kStages> keys_, values_;
+  Turn<L::kStages> keys_, values_;
+  Turn<L::kQueryStages> query_;
+  Softmax<L::kKeys, L::kModified> softmax_;
+  int block_, first_, whole_begin_, whole_end_;
   float s_[L::kKeys / 2], sum_[L::kParts][L::kPart / 2];
   uint32_t weights_[L::kKeys / 16][4];
 };
 
-template <int kDim, bool kModified>
-__global__ void __launch_bounds__(Layout<kDim>::kTile.threads(), 1)
+template <class L>
+__global__ void __launch_bounds__(L::kTile.threads(), 1)
     flash_attention_prefill_kernel(const __grid_constant__ Parameters p) {
   if constexpr (kSm90a) {
-    using L = Layout<kDim>;
     extern __shared__ __align__(1024) unsigned char bytes[];
     auto& shared = *reinterpret_cast<Shared<L>*>(bytes);
     if (threadIdx.x == 0) {
-      mbarrier_init(&shared.q_full, 1);
-      mbarrier_init(&shared.q_empty, 4 * L::kWarpgroups + 1);
+      for (int i = 0; i < L::kQueryStages; ++i) {
+        mbarrier_init(&shared.q_full[i], 1);
+        mbarrier_init(&shared.q_empty[i], 4 * L::kWarpgroups + 1);
+      }
       for (int i = 0; i < L::kStages; ++i) {
         mbarrier_init(&shared.k_full[i], 1);
         mbarrier_init(&shared.v_full[i], 1);
@@ -354,7 +387,7 @@ __global__ void __launch_bounds__(Layout<kDim>::kTile.threads(), 1)
       }
     } else {
       raise_registers<L::kTile.consumer_registers>();
-      Consumer<L, kModified>(p, shared).run();
+      Consumer<L>(p, shared).run();
     }
   }
 }
@@ -377,35 +410,42 @@ inline CUtensorMap cache_map(const bf16* data, const FlashAttentionPrefillArgs& 
              .box = {64, static_cast<uint32_t>(box_tokens), 1, 1}});
 }
 
-template <int kDim>
-void run_sm90(const FlashAttentionPrefillArgs& a, Workspace workspace, cudaStream_t stream) {
-  using L = Layout<kDim>;
-  static_assert(sizeof(Shared<L>) <= prefill_shared_bytes(kDim));
+template <class L>
+void launch_sm90(const FlashAttentionPrefillArgs& a, Workspace workspace, cudaStream_t stream) {
+  constexpr int kBytes = prefill_shared_bytes(L::kDim, L::kModified);
+  static_assert(sizeof(Shared<L>) <= kBytes);
   const Arch& arch = current_arch();
+  const int box_tokens = a.cache.pages ? std::min(L::kKeys, a.cache.page_tokens) : L::kKeys;
   Parameters p;
   p.args = a;
   p.scores = scores_of(a);
   p.handed_out = static_cast<uint32_t*>(workspace.data);
-  const int box_tokens = a.cache.pages ? std::min(L::kKeys, a.cache.page_tokens) : L::kKeys;
   p.group = static_cast<int>(a.heads / a.kv_heads);
   p.box_log2 = log2_of(box_tokens);
   p.page_log2 = log2_of(a.cache.page_tokens);
-  p.section_keys = static_cast<int>(prefill_section_keys(arch, kDim));
-  p.q = tensor_map(a.q, {.rank = 3,
-                         .size = {kDim, static_cast<uint64_t>(a.heads), static_cast<uint64_t>(a.sequences.t)},
-                         .stride_bytes = {2 * kDim, static_cast<uint64_t>(2 * a.q_stride)},
-                         .box = {64, 1, L::kRows}});
+  p.section_keys = static_cast<int>(prefill_section_keys(arch, L::kDim));
+  p.q = tensor_map(a.q,
+                   {.rank = 3,
+                    .size = {L::kDim, static_cast<uint64_t>(a.heads), static_cast<uint64_t>(a.sequences.t)},
+                    .stride_bytes = {2 * L::kDim, static_cast<uint64_t>(2 * a.q_stride)},
+                    .box = {64, 1, L::kRows}});
   p.k = cache_map(a.cache.k, a, box_tokens);
   p.v = cache_map(a.cache.v, a, box_tokens);
   const int64_t tiles = (a.sequences.t / L::kRows + a.sequences.seqs) * a.heads;
-  launch(scores_are_modified(a) ? flash_attention_prefill_kernel<kDim, true>
-                                : flash_attention_prefill_kernel<kDim, false>,
-         {.grid = dim3(static_cast<unsigned>(std::min<int64_t>(arch.sms, tiles))),
+  p.blocks = static_cast<int>(std::min<int64_t>(arch.sms, tiles));
+  launch(flash_attention_prefill_kernel<L>,
+         {.grid = dim3(static_cast<unsigned>(p.blocks)),
           .block = dim3(L::kTile.threads()),
-          .shared_bytes = static_cast<size_t>(prefill_shared_bytes(kDim)),
+          .shared_bytes = kBytes,
           .stream = stream,
           .dependent = true},
          p);
+}
+
+template <int kDim>
+void run_sm90(const FlashAttentionPrefillArgs& a, Workspace workspace, cudaStream_t stream) {
+  scores_are_modified(a) ? launch_sm90<Layout<kDim, true>>(a, workspace, stream)
+                         : launch_sm90<Layout<kDim, false>>(a, workspace, stream);
 }
 
 }  // namespace crosscurrent::cuda::prefill

@@ -19,8 +19,8 @@ constexpr int prefill_panels(int head_dim) { return (head_dim + 63) / 64; }
 struct FlashAttentionPrefillTile {
   int warpgroups;  // consumers; one more loads
   int keys;
-  int stages;          // blocks of keys, and of values, in shared memory
-  bool output_over_q;  // y waits for its store where the queries lay: no room of its own
+  int stages;        // blocks of keys, and of values, in shared memory
+  int query_stages;  // with two, the queries of the next tile are there when it begins
   int consumer_registers, producer_registers;
 
   constexpr int rows() const { return 64 * warpgroups; }
@@ -31,17 +31,24 @@ struct FlashAttentionPrefillTile {
 // Scores, their weights and the sums of a warpgroup take keys / 2 + keys / 4 + head_dim / 2 registers a
 // thread: three warpgroups of at most 160 registers fit at head_dim 64 alone, and 256 leaves room for 64
 // keys.
-constexpr FlashAttentionPrefillTile flash_attention_prefill_tile(int head_dim) {
-  if (head_dim == 64) return {3, 128, 4, false, 160, 32};
-  if (head_dim == 256) return {2, 64, 2, true, 232, 40};
-  return {2, 128, 2, false, 232, 40};
+// Softcap and ALiBi (`is_modified`) do not fit 160.
+constexpr FlashAttentionPrefillTile flash_attention_prefill_tile(int head_dim, bool is_modified) {
+  if (head_dim == 64 && !is_modified) return {3, 128, 4, 2, 160, 32};
+  if (head_dim == 64) return {2, 128, 4, 2, 232, 40};
+  if (head_dim == 256) return {2, 64, 2, 1, 232, 40};
+  return {2, 128, 2, 2, 232, 40};
 }
 
-// Queries, stages of keys and values, y; then barriers and the description of the tile.
-constexpr int prefill_shared_bytes(int head_dim) {
-  const FlashAttentionPrefillTile tile = flash_attention_prefill_tile(head_dim);
-  const int row = 128 * prefill_panels(head_dim);
-  return row * (tile.rows() * (tile.output_over_q ? 1 : 2) + 2 * tile.keys * tile.stages) + 512;
+// Panels of y that wait for their store at a time.
+constexpr int prefill_output_panels(int head_dim) { return std::min(2, prefill_panels(head_dim)); }
+
+// Queries, stages of keys and values, y; then barriers and the descriptions of tiles.
+constexpr int prefill_shared_bytes(int head_dim, bool is_modified) {
+  const FlashAttentionPrefillTile tile = flash_attention_prefill_tile(head_dim, is_modified);
+  const int panels = prefill_panels(head_dim);
+  return 128 * (tile.rows() * (tile.query_stages * panels + prefill_output_panels(head_dim)) +
+                2 * tile.keys * tile.stages * panels) +
+         512;
 }
 
 // The mma.sync kernel (any device from sm_80): 64 queries, and the keys that registers hold scores of.

@@ -23,19 +23,24 @@ const Test known("flash_attention_prefill tile: head dims", [] {
 });
 
 const Test wgmma("flash_attention_prefill tile: fits the registers and the shared memory of Hopper", [] {
-  for (const int dim : kDims) {
-    const FlashAttentionPrefillTile tile = flash_attention_prefill_tile(dim);
-    expect(prefill_shared_bytes(dim) <= kHopper.shared_bytes, "a block fits");
-    const int launched = 65536 / tile.threads() / 8 * 8;  // what the compiler may give every thread
-    expect(128 * (tile.producer_registers + tile.warpgroups * tile.consumer_registers) <=
-               launched * tile.threads(),
-           "registers that move between warpgroups are there");
-    const int held = tile.keys / 2 + tile.keys / 4 + dim / 2;  // scores, weights, sums
-    expect(held + 24 <= tile.consumer_registers, "a consumer has some to spare");
-    expect(tile.rows() <= 256 && tile.keys <= 256, "one box of a TMA load");
-    expect((tile.keys & (tile.keys - 1)) == 0 && tile.keys >= 16, "pages divide a block of keys, or it them");
-    expect(tile.keys / 16 * prefill_panels(dim) <= 32, "a lane a box, with the smallest pages");
-    expect(tile.stages >= 2, "one stage is read while the other is filled");
+  for (const bool is_modified : {false, true}) {
+    for (const int dim : kDims) {
+      const FlashAttentionPrefillTile tile = flash_attention_prefill_tile(dim, is_modified);
+      expect(prefill_shared_bytes(dim, is_modified) <= kHopper.shared_bytes, "a block fits");
+      const int launched = 65536 / tile.threads() / 8 * 8;  // what the compiler may give every thread
+      expect(128 * (tile.producer_registers + tile.warpgroups * tile.consumer_registers) <=
+                 launched * tile.threads(),
+             "registers that move between warpgroups are there");
+      const int held = tile.keys / 2 + tile.keys / 4 + dim / 2;  // scores, weights, sums
+      expect(held + 24 <= tile.consumer_registers, "a consumer has some to spare");
+      expect(tile.rows() <= 256 && tile.keys <= 256, "one box of a TMA load");
+      expect((tile.keys & (tile.keys - 1)) == 0 && tile.keys >= 16,
+             "pages divide a block of keys, or it them");
+      expect(tile.keys / 16 * prefill_panels(dim) <= 32, "a lane a box, with the smallest pages");
+      expect(tile.stages >= 2 && (tile.stages & (tile.stages - 1)) == 0, "stages, a power of two");
+      expect(tile.query_stages == 1 || tile.query_stages == 2, "stages of queries");
+      expect_equal(prefill_panels(dim) % prefill_output_panels(dim), 0, "y is stored in whole parts");
+    }
   }
 });
 
