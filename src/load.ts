@@ -5,10 +5,10 @@ import { Scheduler } from './generate/scheduler.js';
 import type { SchedulerLimits } from './generate/task.js';
 import { Model } from './model.js';
 import {
+  checkCount,
   checkPositive,
   chunkTokens,
   decodeWindow,
-  type ModelPlan,
   type PlanOptions,
   pageTokens,
   planModel,
@@ -32,11 +32,6 @@ export interface LoadOptions extends PlanOptions {
   isa?: string;
   /** Most requests that may wait for others to end; further ones reject with QUEUE_FULL. Default: any number. */
   maxQueue?: number;
-  /**
-   * Memory, beside what is planned, for beginnings of prompts that later prompts may share: checkpoints of recurrent states, and the index of the cache pages that are kept as long as
-   * no request needs them. 0 keeps none. Default: what the recurrent states of eight sequences take, but at least 16 MiB.
-   */
-  prefixCacheBytes?: number;
   signal?: AbortSignal;
   /** Told while weights are read and packed. */
   onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
@@ -104,7 +99,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       context,
       chunk: chunkTokens,
       recurrent: plan.memory.states > 0,
-      prefixCacheBytes: options.prefixCacheBytes ?? defaultPrefixBytes(plan),
+      prefixCacheBytes: plan.memory.prefixes,
       ...(options.maxQueue === undefined ? {} : { maxQueue: options.maxQueue }),
     };
     const scheduler = new Scheduler(session, limits);
@@ -121,13 +116,15 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     signal?.throwIfAborted();
     files.close();
     const { arena: activationBytes, states, kv: cache } = session.bytes;
+    const { drafts, prefixes } = plan.memory;
     const memory = {
       weights: weights.bytes,
       activations: activationBytes,
       states,
-      drafts: plan.memory.drafts,
+      drafts,
       cache,
-      total: weights.bytes + activationBytes + states + cache,
+      prefixes,
+      total: weights.bytes + activationBytes + states + cache + prefixes,
     };
     return new Model({
       info: {
@@ -168,16 +165,9 @@ async function warmUp(scheduler: Scheduler, vocab: number, signal: AbortSignal |
   }
 }
 
-const defaultPrefixBytes = ({ memory, slots }: ModelPlan): number =>
-  Math.max((8 * (memory.states - memory.drafts)) / slots, 16 * 2 ** 20);
-
-function checkOptions({ device, threads, activations, ...sizes }: LoadOptions): void {
+function checkOptions({ device, threads, activations, maxQueue }: LoadOptions): void {
   checkPositive('threads', threads);
-  for (const name of ['maxQueue', 'prefixCacheBytes'] as const) {
-    const value = sizes[name];
-    if (value !== undefined && (!Number.isInteger(value) || value < 0))
-      throw mismatch('INVALID_ARGUMENT', name, 'an integer, 0 or more', String(value));
-  }
+  checkCount('maxQueue', maxQueue);
   if (device !== undefined && device !== 'auto' && device !== 'cpu')
     throw mismatch('DEVICE_UNAVAILABLE', 'device', 'auto or cpu', device);
   if (activations !== undefined && activations !== 'fast' && activations !== 'exact')

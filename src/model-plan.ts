@@ -25,6 +25,11 @@ export interface PlanOptions {
   sequences?: number;
   /** Tokens of all sequences together that the attention cache holds. Default: four times the context. */
   cacheTokens?: number;
+  /**
+   * Memory for beginnings of prompts that later prompts may share: checkpoints of recurrent states, and the index of the cache pages that are kept as long as no request needs them. 0 keeps
+   * none. Default: what the recurrent states of eight sequences take, but at least 16 MiB.
+   */
+  prefixCacheBytes?: number;
   /** Architectures of your own (`defineModel`), looked up before the built-in ones. */
   models?: readonly ModelDefinition[];
 }
@@ -48,6 +53,8 @@ export interface MemoryPlan {
   /** The part of `states` that keeps the inputs of nodes until a step says which were right: what speculation takes. */
   readonly drafts: number;
   readonly cache: number;
+  /** Most that beginnings of prompts, kept for later ones, take beside their pages of the cache (`prefixCacheBytes`). */
+  readonly prefixes: number;
   readonly total: number;
 }
 
@@ -66,6 +73,7 @@ export interface ModelPlan {
 /** Assembles and compiles the model of opened files. Gives way to the event loop between its parts. */
 export async function planModel(files: ModelFiles, options: PlanOptions): Promise<ModelPlan> {
   for (const name of ['context', 'sequences', 'cacheTokens'] as const) checkPositive(name, options[name]);
+  checkCount('prefixCacheBytes', options.prefixCacheBytes);
   const definition = findModel(files.config.modelType, options.models ?? []);
   const { graph, logits, shape } = await definition.build(files.config.raw, files.checkpoint);
   const { ids } = sample({ logits });
@@ -81,11 +89,17 @@ export async function planModel(files: ModelFiles, options: PlanOptions): Promis
   const bounds: Bounds = { t: chunkTokens, seqs: Math.min(slots, chunkTokens), rows };
   const program = await compile(graph, { logits, ids }, { bounds });
   await turn();
-  const memory = planMemory(files, program, slots, pages);
+  const memory = planMemory(files, program, { slots, pages, prefixCacheBytes: options.prefixCacheBytes });
   return { info: { ...shape, ...describe(files) }, program, source: { graph, logits }, context, slots, pages, memory };
 }
 
-function planMemory(files: ModelFiles, program: Program, slots: number, pages: number): MemoryPlan {
+const leastPrefixBytes = 16 * 2 ** 20;
+
+function planMemory(
+  files: ModelFiles,
+  program: Program,
+  { slots, pages, prefixCacheBytes }: { slots: number; pages: number; prefixCacheBytes: number | undefined },
+): MemoryPlan {
   const weights = files.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
   const activations = program.arenaBytes;
   let [committed, drafts, cache] = [0, 0, 0];
@@ -98,24 +112,31 @@ function planMemory(files: ModelFiles, program: Program, slots: number, pages: n
     }
   }
   const states = committed + drafts;
-  return { weights, activations, states, drafts, cache, total: weights + activations + states + cache };
+  const prefixes = prefixCacheBytes ?? Math.max((8 * committed) / slots, leastPrefixBytes);
+  const total = weights + activations + states + cache + prefixes;
+  return { weights, activations, states, drafts, cache, prefixes, total };
 }
 
 /** @throws CrosscurrentError OUT_OF_MEMORY where a plan cannot be met, before anything of it is taken. */
-export function requireMemory({ weights, activations, states, cache, total }: MemoryPlan): void {
+export function requireMemory({ weights, activations, states, cache, prefixes, total }: MemoryPlan): void {
   const available = devices()[0]?.availableBytes ?? Number.POSITIVE_INFINITY;
   if (total > available)
     throw mismatch(
       'OUT_OF_MEMORY',
       'memory',
       `a plan of at most ${available} bytes (available now)`,
-      `${total} (weights ${weights}, activations ${activations}, states ${states}, cache ${cache}): lower context, sequences or cacheTokens`,
+      `${total} (weights ${weights}, activations ${activations}, states ${states}, cache ${cache}, prefixes ${prefixes}): lower context, sequences, cacheTokens or prefixCacheBytes`,
     );
 }
 
 export function checkPositive(name: string, value: number | undefined): void {
   if (value !== undefined && (!Number.isInteger(value) || value < 1))
     throw mismatch('INVALID_ARGUMENT', name, 'a positive integer', String(value));
+}
+
+export function checkCount(name: string, value: number | undefined): void {
+  if (value !== undefined && (!Number.isInteger(value) || value < 0))
+    throw mismatch('INVALID_ARGUMENT', name, 'an integer, 0 or more', String(value));
 }
 
 function describe(files: ModelFiles): Omit<CheckpointInfo, keyof ModelShape> {

@@ -33,6 +33,7 @@ export async function inspectCommand(
       ['  activations', showBytes(memory.activations)],
       ['  states', `${showBytes(memory.states)} (${showBytes(memory.drafts)} of them for speculation)`],
       ['  cache', showBytes(memory.cache)],
+      ['  prefixes', `${showBytes(memory.prefixes)} at most`],
       ['  total', showBytes(memory.total)],
     ]),
   );

@@ -40,7 +40,7 @@ async function openWith(limits: Pick<SchedulerLimits, 't' | 'chunk' | 'rows' | '
   const native = parseProgram(program.words);
   const weights = await loadWeights(files.file, native, program.weights);
   const session = await openSession(native, weights, { slots, pages, pageTokens, window: decodeWindow, threads: 1 });
-  const memory = { weights: 0, activations: 0, states: 0, drafts: 0, cache: 0, total: 0 };
+  const memory = { weights: 0, activations: 0, states: 0, drafts: 0, cache: 0, prefixes: 0, total: 0 };
   return new ModelOf({
     info: { ...info, device: 'cpu', isa: '', activations: 'fast', context, fingerprint: '0', memory },
     program,

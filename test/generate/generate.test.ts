@@ -228,6 +228,7 @@ describe('facts', () => {
     expect(Object.keys(dtypes).sort()).toEqual(['f32', 'q4_1', 'q8_0']);
     expect(memory.states).toBe(model.info.memory.states);
     expect(memory.cache).toBe(model.info.memory.cache);
+    expect(memory.prefixes).toBe(model.info.memory.prefixes);
     expect(memory.activations).toBe(model.info.memory.activations);
     expect(await inspect(undefined, { context: 512, sequences: 4 })).toMatchObject({ parameters, memory });
   });
