@@ -214,8 +214,8 @@ describe('facts', () => {
       context: 512,
       vocab: 49152,
     });
-    const { weights, activations, states, cache, total } = info.memory;
-    expect(total).toBe(weights + activations + states + cache);
+    const { weights, activations, states, cache, prefixes, total } = info.memory;
+    expect(total).toBe(weights + activations + states + cache + prefixes);
     expect(model.program.print()).toContain('flash_attention');
   });
 
