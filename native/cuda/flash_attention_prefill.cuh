@@ -9,13 +9,18 @@ namespace crosscurrent::cuda::prefill {
 
 constexpr unsigned kAllLanes = 0xFFFFFFFF;
 
+// On the special-function unit; relative error 2^-11 (PTX ISA, tanh.approx.f32).
+__device__ __forceinline__ float tanh_fast(float x) {
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Scores leave the tensor cores as q k. Plain ones meet `scale_log2` = scale · log2 e in the exponent. Others
 // (softcap, ALiBi, a scale that is not positive) are finished first, in units of log2.
 struct Scores {
   float scale_log2;
-  float cap_scale,
-      cap_log2;         // softcap: cap_log2 tanh(q k · scale / softcap); cap_scale = that · 2 log2 e; or 0
-  const float* slopes;  // or null
+  float cap_scale, cap_log2;  // softcap: cap_log2 tanh(q k · cap_scale); or 0
 };
 
 // Of a tile: `count` rows of the step from `row` on.
@@ -196,9 +201,7 @@ class Softmax {
   __device__ __forceinline__ void modify(float (&s)[kKeys / 2], int column) const {
     if (scores_.cap_scale != 0) {
 #pragma unroll
-      for (float& score : s)
-        score =
-            scores_.cap_log2 - __fdividef(2 * scores_.cap_log2, exp2_fast(score * scores_.cap_scale) + 1.0f);
+      for (float& score : s) score = scores_.cap_log2 * tanh_fast(score * scores_.cap_scale);
     } else {
 #pragma unroll
       for (float& score : s) score *= scores_.scale_log2;
@@ -270,8 +273,7 @@ __device__ __forceinline__ void store_rows(const float* sum, const float (&facto
 
 inline Scores scores_of(const FlashAttentionPrefillArgs& a) {
   Scores scores{a.scale * kLog2E, 0, 0};
-  if (a.softcap > 0)
-    scores.cap_scale = 2 * kLog2E * a.scale / a.softcap, scores.cap_log2 = a.softcap * kLog2E;
+  if (a.softcap > 0) scores.cap_scale = a.scale / a.softcap, scores.cap_log2 = a.softcap * kLog2E;
   return scores;
 }
 
