@@ -13,7 +13,7 @@ namespace crosscurrent::cuda {
 
 struct FlashAttentionPrefillArgs {
   const bf16* q;        // [t, heads * head_dim]
-  KvPages cache;        // holds the step's rows already
+  KvPages cache;        // holds the step's rows already; pages within 128 keys of a window must be there too
   const float* sinks;   // [heads], or null
   const float* slopes;  // [heads] of ALiBi: score - slope |position - key|; or null
   bf16* y;              // [t, heads * head_dim]
