@@ -252,6 +252,7 @@ void check_shapes(Report& report, Rng& rng) {
   check_shape(report, rng, {8, 8, 64, 16, false}, many);
   check_shape(report, rng, {12, 4, 128}, {{0, 2000}});
   check_shape(report, rng, {6, 1, 64}, {{0, 1500}, {100, 900}});
+  check_shape(report, rng, {20, 20, 256}, {{0, 1500}});  // two sections of heads
 }
 
 void check_errors(Report& report, Rng& rng) {
@@ -295,7 +296,6 @@ void check_errors(Report& report, Rng& rng) {
   empty.heads = empty.kv_heads = 1;
   empty.sequences.max_tokens = 1;
   flash_attention_prefill(empty, {}, nullptr);  // nothing to do: nothing is looked at
-  report.expect(true, "empty");
 }
 
 void check(Report& report) {
@@ -375,8 +375,8 @@ void bench_shape(Report& report, const Shape& s, int seqs, int tokens, bool on_m
 
 void bench(Report& report) {
   const Shape causal{32, 8, 128}, full{32, 8, 128, 0, false}, narrow{32, 8, 64};
-  for (const int tokens : {512, 2048, 8192}) bench_shape(report, causal, 16384 / tokens, tokens);
-  bench_shape(report, causal, 1, 32768);
+  for (const int tokens : {512, 2048, 8192, 32768})
+    bench_shape(report, causal, std::max(1, 16384 / tokens), tokens);
   for (const int tokens : {512, 2048, 8192}) bench_shape(report, full, 16384 / tokens, tokens);
   bench_shape(report, narrow, 8, 2048);
   bench_shape(report, narrow, 2, 8192);
