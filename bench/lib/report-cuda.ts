@@ -30,14 +30,23 @@ const remarks: Readonly<Record<string, string>> = {
 export function cudaSections(results: readonly Result[]): Section[] {
   const kinds = [...new Set(results.map(({ kind }) => kind))].toSorted();
   const families = kinds.filter((kind) => kind.startsWith(prefix) && kind !== peersKind && !trials.test(kind));
-  const peers = newest(results, peersKind);
   return families.map((kind) => ({
     title: `CUDA: ${kind.slice(prefix.length).replaceAll('_', ' ')}`,
     parts: newest(results, kind).flatMap((result, i) => {
-      const beside = peers.find((one) => machineOf(one) === machineOf(result));
-      return family(result, beside, `${kind}${i === 0 ? '' : `-${i + 1}`}`, results);
+      return family(result, peersOf(result, results), `${kind}${i === 0 ? '' : `-${i + 1}`}`, results);
     }),
   }));
+}
+
+/** A run may time the peers of some families alone: the newest that has one of these cases. */
+function peersOf(result: Result, results: readonly Result[]): Result | undefined {
+  const cases = result.data.cases as readonly Case[];
+  return results
+    .filter((one) => one.kind === peersKind && machineOf(one) === machineOf(result))
+    .toSorted((a, b) => (a.file < b.file ? 1 : -1))
+    .find((one) =>
+      (one.data.cases as readonly Case[]).some((peer) => cases.some((ours) => isSame(ours.case, peer.case))),
+    );
 }
 
 function family(result: Result, beside: Result | undefined, name: string, all: readonly Result[]): Section['parts'] {

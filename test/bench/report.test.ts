@@ -86,6 +86,10 @@ const files: [string, unknown][] = [
     },
   ],
   [
+    'cuda-peers-2026-01-04T000000.json',
+    { device: 'Some GPU', date: '2026-01-04', cases: [{ kernel: 'theirs', case: 'd256 B1', ms: 1, gb_s: 2 }] },
+  ],
+  [
     'cuda-int4-tune-2026-01-03T000000.json',
     { ...device, cases: [{ kernel: 'ours', case: 'a trial', ms: 1, gb_s: 1 }] },
   ],
@@ -143,7 +147,7 @@ describe('the page', () => {
       '`npm run bench -- generate`',
     ])
       expect(source).toContain(part);
-    expect(sourceOf(newest(results, 'cuda-peers')[0]!)).toContain('commit not recorded');
+    expect(sourceOf(results.find(({ kind }) => kind === 'cuda-peers')!)).toContain('commit not recorded');
     // the driver of the same run has it
     expect(renderPage(results).markdown).toMatch(/^Peers: .*commit def5678 · command not recorded/m);
   });
