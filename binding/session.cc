@@ -180,7 +180,8 @@ napi_value save(napi_env env, napi_callback_info info) {
   });
 }
 
-// restore(session: Session, bytes: Uint8Array | Block | Result, slot: number, pages: Int32Array): Promise<void>
+// restore(session: Session, bytes: Uint8Array | Block | Result, slot: number, pages: Int32Array):
+// Promise<void>
 napi_value restore(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "restore");

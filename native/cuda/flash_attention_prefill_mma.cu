@@ -75,8 +75,8 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ M
       for (int j = 0; j < kKeys / 8; j += 2) {
         uint32_t b[4];
         load_matrix_x4(b, k + key_at(8 * j + lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2));
-        mma_bf16(reinterpret_cast<float(&)[4]>(s[4 * j]), left, b[0], b[1]);
-        mma_bf16(reinterpret_cast<float(&)[4]>(s[4 * j + 4]), left, b[2], b[3]);
+        mma_bf16(reinterpret_cast<float (&)[4]>(s[4 * j]), left, b[0], b[1]);
+        mma_bf16(reinterpret_cast<float (&)[4]>(s[4 * j + 4]), left, b[2], b[3]);
       }
     }
     float shrink[2];
@@ -95,8 +95,8 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ M
       for (int j = 0; j < kDim / 8; j += 2) {
         uint32_t b[4];
         load_matrix_transposed_x4(b, v + key_at(16 * i + lane % 16, j + lane / 16));
-        mma_bf16(reinterpret_cast<float(&)[4]>(sum[4 * j]), weights[i], b[0], b[1]);
-        mma_bf16(reinterpret_cast<float(&)[4]>(sum[4 * j + 4]), weights[i], b[2], b[3]);
+        mma_bf16(reinterpret_cast<float (&)[4]>(sum[4 * j]), weights[i], b[0], b[1]);
+        mma_bf16(reinterpret_cast<float (&)[4]>(sum[4 * j + 4]), weights[i], b[2], b[3]);
       }
     }
     __syncthreads();  // all have read v

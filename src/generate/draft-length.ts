@@ -64,7 +64,10 @@ export class DraftLength {
     this.#slope.add(depth / nodes);
     if (this.#isTrial) {
       this.#isTrial = false;
-      if (accepted === 0) return this.#rest();
+      if (accepted === 0) {
+        this.#rest();
+        return;
+      }
       // times have changed: what was learnt before no longer counts
       this.#nextPause = firstPause;
       [this.#right, this.#tries] = [priorAcceptance * priorTries, priorTries];

@@ -288,9 +288,8 @@ void check_errors(Report& report, Rng& rng) {
   bad("y: expected a pointer", [](Args& a) { a.y += 1; });
   bad("cache v", [](Args& a) { a.cache.v += 1; });
   bad("first", [](Args& a) { a.sequences.first = nullptr; });
-  report.expect_error("workspace", Code::invalid_argument, "workspace", [&] {
-    flash_attention_prefill(step.args, {Workspace(workspace).data, 64}, nullptr);
-  });
+  report.expect_error("workspace", Code::invalid_argument, "workspace",
+                      [&] { flash_attention_prefill(step.args, {Workspace(workspace).data, 64}, nullptr); });
   Args empty{};
   empty.head_dim = 64;
   empty.heads = empty.kv_heads = 1;
