@@ -95,18 +95,27 @@ __device__ __forceinline__ void multiply(float (&d)[kTokenTiles][4], const bf16*
   }
 }
 
-template <int kTokenTiles, bool kGated>
-__global__ void __launch_bounds__(kThreads, 1)
-    moe_hidden_kernel(const __grid_constant__ MoeDecodeArgs a, bf16* hidden) {
+// Tiles that a kernel of at most `most` takes the tokens of an expert with. Most experts of a mixed batch
+// need one, which leaves registers for more loads under way: a kernel has a loop for each number, the most
+// tiles first.
+template <int kMost>
+__device__ __forceinline__ int tiles_of(const ExpertGroups& groups, int index) {
+  const int count = groups.first[index + 1] - groups.first[index];
+  return count <= 8 ? 1 : count <= 16 ? 2 : kMost;
+}
+
+template <int kTokenTiles, int kMost, bool kGated>
+__device__ __forceinline__ void hidden_units(const MoeDecodeArgs& a, bf16* hidden) {
   constexpr int kRows = kGated ? 8 : 16;
-  launch_dependents();
-  grid_dependency_wait();
   const int lane = threadIdx.x % 32, row = lane / 4, column = 8 * (lane % 4);
   const auto tiles = static_cast<int>(a.ff / kRows);
   const int units = a.groups.counts[0] * tiles;
   // neighbouring units on different multiprocessors
   for (int unit = blockIdx.x + gridDim.x * (threadIdx.x / 32); unit < units; unit += gridDim.x * kMoeWarps) {
     const int index = unit / tiles, first_row = unit % tiles * kRows;
+    if constexpr (kMost > 1) {
+      if (tiles_of<kMost>(a.groups, index) != kTokenTiles) continue;
+    }
     const int64_t at = (a.groups.active[index] * a.ff + first_row + row) * a.dim + column;
     float d[kTokenTiles][4] = {};
     int first = 0, count = 0;
@@ -135,17 +144,36 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-template <int kTokenTiles>
+// A function apart: loops in one body keep each other's values in registers, and spill.
+template <int kTokenTiles, int kMost, bool kGated>
+__device__ __noinline__ void hidden_loop(const MoeDecodeArgs& a, bf16* hidden) {
+  hidden_units<kTokenTiles, kMost, kGated>(a, hidden);
+}
+
+template <int kTokenTiles, bool kGated>
 __global__ void __launch_bounds__(kThreads, 1)
-    moe_down_kernel(const __grid_constant__ MoeDecodeArgs a, const bf16* hidden) {
-  extern __shared__ float parts[];  // [pairs, half, 16]
+    moe_hidden_kernel(const __grid_constant__ MoeDecodeArgs a, bf16* hidden) {
   launch_dependents();
   grid_dependency_wait();
+  if constexpr (kTokenTiles == 1) {
+    hidden_units<1, 1, kGated>(a, hidden);
+  } else {
+    if constexpr (kTokenTiles > 2) hidden_loop<kTokenTiles, kTokenTiles, kGated>(a, hidden);
+    hidden_loop<2, kTokenTiles, kGated>(a, hidden);
+    hidden_loop<1, kTokenTiles, kGated>(a, hidden);
+  }
+}
+
+template <int kTokenTiles, int kMost>
+__device__ __forceinline__ void down_units(const MoeDecodeArgs& a, const bf16* hidden, float* parts) {
   const int lane = threadIdx.x % 32, row = lane / 4, column = 8 * (lane % 4);
   const auto steps = static_cast<int>(a.ff / 32);
   const int units = 2 * a.groups.counts[0], first_row = 16 * blockIdx.x;
   for (int unit = threadIdx.x / 32; unit < units; unit += kMoeWarps) {
     const int index = unit / 2, half = unit % 2;
+    if constexpr (kMost > 1) {
+      if (tiles_of<kMost>(a.groups, index) != kTokenTiles) continue;
+    }
     const int begin = half * (steps / 2), end = half == 0 ? steps / 2 : steps;
     const int64_t at = (a.groups.active[index] * a.dim + first_row + row) * a.ff + 32 * begin + column;
     float d[kTokenTiles][4] = {};
@@ -168,7 +196,28 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
   }
+}
+
+template <int kTokenTiles, int kMost>
+__device__ __noinline__ void down_loop(const MoeDecodeArgs& a, const bf16* hidden, float* parts) {
+  down_units<kTokenTiles, kMost>(a, hidden, parts);
+}
+
+template <int kTokenTiles>
+__global__ void __launch_bounds__(kThreads, 1)
+    moe_down_kernel(const __grid_constant__ MoeDecodeArgs a, const bf16* hidden) {
+  extern __shared__ float parts[];  // [pairs, half, 16]
+  launch_dependents();
+  grid_dependency_wait();
+  if constexpr (kTokenTiles == 1) {
+    down_units<1, 1>(a, hidden, parts);
+  } else {
+    if constexpr (kTokenTiles > 2) down_loop<kTokenTiles, kTokenTiles>(a, hidden, parts);
+    down_loop<2, kTokenTiles>(a, hidden, parts);
+    down_loop<1, kTokenTiles>(a, hidden, parts);
+  }
   __syncthreads();
+  const int first_row = 16 * blockIdx.x;
   for (int i = threadIdx.x; i < 16 * static_cast<int>(a.t); i += kThreads) {
     const int token = i / 16, r = i % 16;
     float y = 0;
