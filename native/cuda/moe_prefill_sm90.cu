@@ -152,7 +152,7 @@ __device__ __forceinline__ void produce_in_order(const Parameters& p, Shared& sh
   }
 }
 
-__device__ __forceinline__ float activated(const Parameters& p, float v) {
+[[maybe_unused]] __device__ __forceinline__ float activated(const Parameters& p, float v) {
   const float sigmoid = __fdividef(1.0f, 1.0f + exp2_fast(v * fmaf(p.cubic, v * v, p.linear)));
   return v * (p.is_sigmoid ? sigmoid : p.is_square ? fmaxf(v, 0.0f) : 1.0f);
 }
@@ -160,12 +160,13 @@ __device__ __forceinline__ float activated(const Parameters& p, float v) {
 struct Consumer {
   int warpgroup, warp, lane;
   int stage = 0, phase = 0;
-
-  // To the producers of both blocks.
-  __device__ __forceinline__ void release(Shared& shared, int freed) const {
-    if (threadIdx.x % 128 < kCluster) mbarrier_arrive_remote(&shared.empty[freed], threadIdx.x % 128);
-  }
 };
+
+// To the producers of all blocks of the cluster.
+template <int kBlocks>
+__device__ __forceinline__ void release(Shared& shared, int stage) {
+  if (threadIdx.x % 128 < kBlocks) mbarrier_arrive_remote(&shared.empty[stage], threadIdx.x % 128);
+}
 
 // All of k, then y.
 template <int kWidth, bool kGated, bool kIsDown>
@@ -187,14 +188,14 @@ __device__ __forceinline__ void consume(const Parameters& p, Shared& shared, Con
     }
     wgmma_commit();
     wgmma_wait<1>();
-    if (block > 0) c.release(shared, (c.stage + kStages - 1) % kStages);
+    if (block > 0) release<kCluster>(shared, (c.stage + kStages - 1) % kStages);
     if (++c.stage == kStages) c.stage = 0, c.phase ^= 1;
   }
   wgmma_wait<0>();
 #pragma unroll
   for (int i = 0; i < kWidth / 2; ++i)
     asm volatile("" : "+f"(d[0][i]), "+f"(d[1][i])::"memory");  // no use before
-  c.release(shared, (c.stage + kStages - 1) % kStages);
+  release<kCluster>(shared, (c.stage + kStages - 1) % kStages);
 
   unsigned char* const staging = shared.staging[4 * c.warpgroup + c.warp];
   const int first_row = tile.x, rows = tile.y;
