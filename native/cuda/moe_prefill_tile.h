@@ -20,7 +20,7 @@ struct MoePrefillTile {
 };
 
 constexpr int kMoeRunGroups = 8;
-constexpr int kMoeMostWidth = 160;  // rows of one block on wgmma: more and accumulators spill
+constexpr int kMoeMostWidth = 160;  // rows of one block on wgmma: as many accumulators a thread
 
 // wgmma: a cluster of two blocks shares the weights and takes half a group each.
 constexpr MoePrefillTile kMoeWgmmaTile{true, 2 * kMoeMostWidth, 256};
