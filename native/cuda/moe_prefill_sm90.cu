@@ -91,7 +91,7 @@ __device__ __forceinline__ void produce(const Parameters& p, Shared& shared, int
   const int column = 8 * (thread % 8);
   const int at = first_row * 128 + ((thread % 8 ^ first_row % 8) << 4);
   const auto group_of = [&](int item) { return p.groups[item < items ? item / p.tiles : 0]; };
-  const auto look_up = [&](const Tile& tile, int(&rows)[kRows]) {
+  const auto look_up = [&](const Tile& tile, int (&rows)[kRows]) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       rows[i] = -1;
