@@ -1,23 +1,14 @@
 /** Sections on the kernels of the CPU and on the calls that reach them. */
 import type { BenchRow } from '../../src/cli/bench.js';
 import { bars, type Chart } from './report-chart.js';
-import { newest, number, percent, type Result, type Section, sourceOf, table } from './report-result.js';
+import { number, percent, type Result, type Section, sectionsOf, table } from './report-result.js';
 
 export function cpuSections(results: readonly Result[]): Section[] {
-  const kinds: readonly (readonly [string, string, (result: Result, name: string) => Section['parts']])[] = [
+  return sectionsOf(results, [
     ['kernels', 'Kernels of the CPU', kernels],
     ['matmul-levels', 'Matrix products by level', levels],
     ['boundary', 'What a call costs', boundary],
-  ];
-  return kinds.flatMap(([kind, title, render]) => {
-    const found = newest(results, kind);
-    if (found.length === 0) return [];
-    const parts = found.flatMap((result, i) => [
-      sourceOf(result),
-      ...render(result, `${kind}${i === 0 ? '' : `-${i + 1}`}`),
-    ]);
-    return [{ title, parts }];
-  });
+  ]);
 }
 
 interface Level {

@@ -1,36 +1,16 @@
 /** Sections on whole models: generation, speculation, the event loop, memory, sequences, many requests. */
 import { bars, line } from './report-chart.js';
-import {
-  newest,
-  number,
-  percent,
-  type Result,
-  type Section,
-  type Spread,
-  sourceOf,
-  spread,
-  table,
-} from './report-result.js';
+import { number, percent, type Result, type Section, type Spread, sectionsOf, spread, table } from './report-result.js';
 
 export function modelSections(results: readonly Result[]): Section[] {
-  const kinds: readonly (readonly [string, string, (result: Result, name: string) => Section['parts']])[] = [
+  return sectionsOf(results, [
     ['generate', 'Generation', generation],
     ['speculation', 'Speculation', speculation],
     ['event-loop', 'Event loop', eventLoop],
     ['memory', 'Memory', memory],
     ['sequences', 'Sequences', sequences],
     ['soak', 'Many requests at once', soak],
-  ];
-  return kinds.flatMap(([kind, title, render]) => {
-    const found = newest(results, kind);
-    if (found.length === 0) return [];
-    const parts = found.flatMap((result, i) => [
-      sourceOf(result),
-      ...render(result, `${kind}${i === 0 ? '' : `-${i + 1}`}`),
-    ]);
-    // what is said of a benchmark is said once, whatever the machines
-    return [{ title, parts: parts.filter((part, i) => parts.indexOf(part) === i) }];
-  });
+  ]);
 }
 
 interface GenerateRow {

@@ -107,3 +107,17 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   const rule = head.map((_, column) => (column < words ? '---' : '---:'));
   return [row(head), row(rule), ...rows.map(row)].join('\n');
 }
+
+/** The kind of a result, the title of its section, and what a result of it says; charts are named after `name`. */
+export type Kind = readonly [kind: string, title: string, render: (result: Result, name: string) => Section['parts']];
+
+/** A section a kind that has results; what is said of a benchmark is said once, whatever the machines. */
+export function sectionsOf(results: readonly Result[], kinds: readonly Kind[]): Section[] {
+  return kinds.flatMap(([kind, title, render]) => {
+    const parts = newest(results, kind).flatMap((result, i) => [
+      sourceOf(result),
+      ...render(result, `${kind}${i === 0 ? '' : `-${i + 1}`}`),
+    ]);
+    return parts.length === 0 ? [] : [{ title, parts: parts.filter((part, i) => parts.indexOf(part) === i) }];
+  });
+}

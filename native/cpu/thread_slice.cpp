@@ -14,7 +14,6 @@ namespace {
 constexpr uint64_t kLongNs = 20'000'000;
 constexpr uint64_t kShortNs = 100'000;  // the shortest there is
 constexpr int kNicer = 10;              // a tenth of the weight of a thread of nice 0
-constexpr int kMostNice = 19;
 
 #if defined(__linux__) && defined(SYS_sched_setattr)
 // struct sched_attr, first version, as sched_setattr(2) gives it; C libraries before glibc 2.41 do not.
@@ -29,6 +28,7 @@ struct SchedulingAttributes {
   uint64_t period = 0;
 };
 
+constexpr int kMostNice = 19;
 constexpr uint32_t kNormal = 0;       // SCHED_OTHER
 constexpr uint64_t kResetOnFork = 1;  // SCHED_FLAG_RESET_ON_FORK
 

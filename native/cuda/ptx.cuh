@@ -1,4 +1,6 @@
 // Instructions that CUDA C++ has no name for, one function each. wgmma is in wgmma.cuh.
+//
+// Longer than 400 lines: a list to look things up in.
 #pragma once
 
 #include <cuda_bf16.h>
