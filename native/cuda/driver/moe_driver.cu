@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "../moe_decode.h"
+#include "activation.h"
 #include "harness.h"
 
 namespace crosscurrent::cuda::driver {
@@ -190,16 +191,6 @@ struct Experts {
     fill(down, d_down, dim, ff);
   }
 };
-
-double act(Activation a, double g) {
-  switch (a) {
-    case Activation::silu: return g / (1 + std::exp(-g));
-    case Activation::gelu: return 0.5 * g * (1 + std::tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)));
-    case Activation::relu2: return g > 0 ? g * g : 0;
-    case Activation::none: break;
-  }
-  return g;
-}
 
 struct Tokens {
   std::vector<bf16> x;

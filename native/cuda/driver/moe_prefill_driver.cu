@@ -8,22 +8,13 @@
 #include <numeric>
 
 #include "../moe_prefill.h"
+#include "activation.h"
 #include "harness.h"
 
 namespace crosscurrent::cuda::driver {
 namespace {
 
 constexpr uint64_t kSeed = 20261127;
-
-double act(Activation a, double g) {
-  switch (a) {
-    case Activation::silu: return g / (1 + std::exp(-g));
-    case Activation::gelu: return 0.5 * g * (1 + std::tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)));
-    case Activation::relu2: return g > 0 ? g * g : 0;
-    case Activation::none: break;
-  }
-  return g;
-}
 
 struct Experts {
   int64_t dim, ff, experts;
