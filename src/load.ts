@@ -104,14 +104,16 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     };
     const scheduler = new Scheduler(session, limits);
     await warmUp(scheduler, plan.info.vocab, signal);
+    await turn();
+    const firstLayers = new FirstLayers(plan, weights, settings);
+    opened.push(firstLayers);
+    const fingerprint = await fingerprintOf(files);
+    await turn();
     // After packing: with both at once, and what V8 compiles and collects for both, more threads want to run than a small machine has
     // cores, and the event loop waits its turn
     if (typeof source !== 'object')
       tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
     tokenizing?.catch(() => {});
-    const firstLayers = new FirstLayers(plan, weights, settings);
-    opened.push(firstLayers);
-    const fingerprint = await fingerprintOf(files);
     const tokenizer = await tokenizing;
     signal?.throwIfAborted();
     files.close();

@@ -1,4 +1,5 @@
 import { attention, decoder, gatedMlp, mamba2, moe, norm, rope } from '../nn/index.js';
+import { turn } from '../turn.js';
 import type { Config } from '../weights/config.js';
 import { defineModel } from './define.js';
 import { readKinds, readMamba2, readTransformer } from './read.js';
@@ -28,12 +29,13 @@ function readGranite(config: Config) {
 export const granitemoehybrid = defineModel('granitemoehybrid', readGranite, (config, weights) => {
   const { dim, eps, activation, embeddingScale, logitsScale, residualScale: scale } = config;
   const rotate = config.rotates ? rope(weights.graph, config.rope, config.headDim) : undefined;
-  return decoder(weights, config, { embeddingScale, logitsScale }, (w, i) => {
+  return decoder(weights, config, { embeddingScale, logitsScale }, async (w, i) => {
     const mixerNorm = norm(w, 'input_layernorm', dim, eps);
     const mixer =
       config.kinds[i] === 'attention'
         ? attention(w.at('self_attn'), { ...config, rope: rotate, scale: config.attentionScale })
         : mamba2(w.at('mamba'), { dim, eps, ...config.mamba });
+    await turn(); // the code of both halves, run for the first time, would hold the event loop for 4 ms
     const mlpNorm = norm(w, 'post_attention_layernorm', dim, eps);
     const routed =
       config.experts > 0

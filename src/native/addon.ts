@@ -9,19 +9,19 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 
 const require = createRequire(import.meta.url);
 
-/** What node-gyp-build gives: loads the binary of a package, or only says where it is. */
-type Finder = ((root: string) => NativeAddon) & { path(root: string): string };
+/** Loads the binary of a package, or only says where it is. */
+const nodeGypBuild = require('node-gyp-build') as ((root: string) => NativeAddon) & { path(root: string): string };
 
 let loaded: NativeAddon | undefined;
 
 /**
- * The native addon, loaded at the first call: importing the package costs nothing and cannot fail.
+ * The native addon, opened at the first call: importing the package cannot fail for want of one.
  *
  * @throws CrosscurrentError `NATIVE_NOT_FOUND` when this machine has no binary that fits.
  */
 export function addon(): NativeAddon {
   try {
-    return loaded ?? adopt((require('node-gyp-build') as Finder)(root));
+    return loaded ?? adopt(nodeGypBuild(root));
   } catch (cause) {
     throw notFound(cause);
   }
@@ -32,11 +32,7 @@ export async function openAddon(): Promise<void> {
   if (loaded) return;
   try {
     await turn();
-    const found = require.resolve('node-gyp-build');
-    await turn();
-    const finder = require(found) as Finder;
-    await turn();
-    const file = finder.path(root);
+    const file = nodeGypBuild.path(root);
     await turn();
     if (!loaded) adopt(require(file) as NativeAddon);
     await turn();

@@ -22,6 +22,8 @@ export interface DecoderNames {
   readonly logitsScale?: number;
 }
 
+type Layer = (h: Tensor) => Tensor;
+
 /**
  * The outside of a decoder-only model: embedding, `layer(i)` for each layer, norm, head. Names `hidden.0` (the embedding), `hidden.i + 1` (after
  * layer i) and `final_norm` for `session.trace()`.
@@ -30,7 +32,7 @@ export function decoder(
   weights: Weights,
   config: DecoderConfig,
   names: DecoderNames,
-  layer: (weights: Weights, i: number) => (h: Tensor) => Tensor,
+  layer: (weights: Weights, i: number) => Layer | Promise<Layer>,
 ): (ids: Tensor) => Promise<Tensor> {
   const { graph } = weights;
   const { vocab, dim, eps, tied } = config;
@@ -51,7 +53,7 @@ export function decoder(
     let h = graph.label('hidden.0', embedded(ids)); // [t, dim]
     for (const i of config.layers.keys()) {
       // code that runs for the first time takes milliseconds, and a deep model takes longer than the event loop may wait
-      const forward = layer(model.at('layers', i), i);
+      const forward = await layer(model.at('layers', i), i);
       await turn();
       h = graph.label(`hidden.${i + 1}`, forward(h));
       await turn();

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { CrosscurrentError, mismatch } from '../errors.js';
+import { turn } from '../turn.js';
 import type { ByteTable } from './byte-table.js';
 import { TextWorker } from './client.js';
 import type { ChatRequest, Opened, Replies, Request, SpecialToken } from './protocol.js';
@@ -55,11 +55,11 @@ export async function openTokenizer(
 ): Promise<Tokenizer | undefined> {
   options.signal?.throwIfAborted();
   // the parts of starting the worker take 1 to 3 ms each: not in one turn with what the caller just did
-  await nextTurn();
+  await turn();
   TextWorker.prepare();
-  await nextTurn();
+  await turn();
   const worker = TextWorker.acquire();
-  await nextTurn();
+  await turn();
   let opened: Opened | undefined;
   try {
     opened = await worker.ask({ kind: 'open', source }, options.signal);
@@ -122,7 +122,7 @@ export class Tokenizer implements AsyncDisposable {
     const stream = new TokenStream(this.table, { skipSpecialTokens });
     let text = '';
     for (let from = 0; from < ids.length; from += decodeTurn) {
-      if (from > 0) await nextTurn();
+      if (from > 0) await turn();
       const to = Math.min(ids.length, from + decodeTurn);
       for (let i = from; i < to; i++) this.checkId(ids[i]!, i);
       if (this.decodesByBytes) text += stream.pushAll(ids, from, to);
