@@ -1,61 +1,13 @@
-// flash_attention_decode, pass 1: one partial result a (row, head, split). Memory-bound: every key and value
-// is read once for all the queries of its kv head.
-//
-//   block: 16 queries (nodes x heads) of one kv head, a run of neighbouring splits
-//   warp:  every fourth tile of 16 keys, its own softmax and its own ring of copies: no barrier until a split
-//          ends
-//   slot:  one tile in the ring; the copies of the next split are under way while the warps merge this one
-//
-// A tile with drafted keys in it is taken once a node, each time with the keys of that node's own path at
-// their logical positions: so every row does the arithmetic of plain decoding. Chains need no such care.
+// flash_attention_decode: checks and launch. Its kernel is in flash_attention_decode_kernel.cuh, compiled in
+// a file of its own for each type of cache.
 #include <algorithm>
 
-#include "flash_attention_decode_rows.cuh"
+#include "flash_attention_decode_loader.cuh"
 
 namespace crosscurrent::cuda {
 namespace {
 
 using namespace decode;
-
-template <int kDim, int kStages>
-__global__ void __launch_bounds__(kDecodeThreads, kDim == 256 ? 1 : 2)
-    flash_attention_decode_kernel(const __grid_constant__ Problem p) {
-  extern __shared__ __align__(128) unsigned char shared[];
-  using Tiles = Loader<kDim>;
-  constexpr int kRing = kStages * 2 * Tiles::kTileBytes;
-  float* merge = reinterpret_cast<float*>(shared + kDecodeWarps * kRing);
-  auto* stats = reinterpret_cast<float2(*)[kDecodeRows]>(merge + kDecodeWarps * 8 * kDim);
-  auto* slots = reinterpret_cast<Slot*>(stats + kDecodeWarps) + threadIdx.x / 32 * kStages;
-  unsigned char* ring = shared + threadIdx.x / 32 * kRing;
-  const auto keys = [&](int stage) { return ring + stage * 2 * Tiles::kTileBytes; };
-  const auto values = [&](int stage) { return keys(stage) + Tiles::kTileBytes; };
-
-  launch_dependents();
-  grid_dependency_wait();
-  Tiles loader(p, share_of_block(p, reinterpret_cast<int64_t*>(merge)));
-  for (int stage = 0; stage < kStages - 1; ++stage) {
-    loader.next(slots[stage], keys(stage), values(stage));
-    copy_async_commit();
-  }
-  Rows<kDim> rows(p, merge);
-  int stage = 0, behind = kStages - 1;
-  while (true) {
-    loader.next(slots[behind], keys(behind), values(behind));
-    copy_async_commit();
-    __syncwarp();
-    const Slot slot = slots[stage];
-    if (slot.flags & kStop) break;
-    if (slot.flags & kBegins) rows.begin(slot);
-    copy_async_wait<kStages - 1>();
-    __syncwarp();
-    if (slot.flags & kHasKeys) rows.add(slot, keys(stage), values(stage));
-    if (slot.flags & kEnds) rows.end(slot, stats, merge);
-    __syncwarp();
-    behind = stage;
-    stage = stage + 1 == kStages ? 0 : stage + 1;
-  }
-  copy_async_wait<0>();
-}
 
 void check_args(const FlashAttentionDecodeArgs& a) {
   const AttentionSequences& s = a.sequences;
@@ -79,13 +31,17 @@ void check_args(const FlashAttentionDecodeArgs& a) {
 void check_cache(const KvPages& cache, int64_t head_dim, const AttentionSequences& s, int64_t kv_heads) {
   check_pointer("flash_attention_decode: cache k", cache.k, 16);
   check_pointer("flash_attention_decode: cache v", cache.v, 16);
-  const auto check_stride = [](const char* operand, int64_t stride, int64_t least) {
-    check(stride % 8 == 0 && stride >= least, operand, "a multiple of 8, at least " + std::to_string(least),
-          stride);
+  check(cache.type == KvType::bf16 || cache.type == KvType::f8 || cache.type == KvType::i8,
+        "flash_attention_decode: cache type", "bf16, f8 or i8", static_cast<int>(cache.type));
+  const int vector = 16 / kv_bytes(cache.type);
+  const auto check_stride = [vector](const char* operand, int64_t stride, int64_t least) {
+    check(stride % vector == 0 && stride >= least, operand,
+          "a multiple of " + std::to_string(vector) + ", at least " + std::to_string(least), stride);
   };
   check_stride("flash_attention_decode: token_stride", cache.token_stride, head_dim);
   check_stride("flash_attention_decode: head_stride", cache.head_stride, kv_heads > 1 ? head_dim : 0);
   check_stride("flash_attention_decode: page_stride", cache.page_stride, s.seqs > 1 ? head_dim : 0);
+  check_scales("flash_attention_decode: ", cache, kv_heads);
   if (cache.pages != nullptr) {
     check_pointer("flash_attention_decode: pages", cache.pages, 4);
     check(cache.page_tokens >= kDecodeTile && (cache.page_tokens & (cache.page_tokens - 1)) == 0,
@@ -106,29 +62,20 @@ int64_t splits_of(const FlashAttentionDecodeArgs& a) {
   return ceil_div<int64_t>(a.sequences.max_tokens, kDecodeSplit);
 }
 
-template <int kDim, int kStages>
-void run(const Problem& problem, const FlashAttentionDecodeTile& tile, cudaStream_t stream) {
-  const Arch& arch = current_arch();
-  const FlashAttentionDecodeArgs& a = problem.args;
-  const int64_t row_tiles = a.sequences.seqs + ceil_div<int64_t>(a.sequences.t * problem.group, kDecodeRows);
-  const int64_t units = row_tiles * a.kv_heads * problem.partials.splits;
-  launch(flash_attention_decode_kernel<kDim, kStages>,
-         {.grid = dim3(static_cast<unsigned>(std::min<int64_t>(units, tile.blocks * arch.sms))),
-          .block = dim3(kDecodeThreads),
-          .shared_bytes = static_cast<size_t>(tile.shared_bytes),
-          .stream = stream,
-          .dependent = arch.has_dependent_launch()},
-         problem);
-  combine(a, problem.partials, stream);
-}
-
-template <int kDim>
-void with_stages(const Problem& problem, const FlashAttentionDecodeTile& tile, cudaStream_t stream) {
-  constexpr int kMost = kDim == 64 ? 6 : 3;
-  tile.stages == kMost ? run<kDim, kMost>(problem, tile, stream) : run<kDim, 2>(problem, tile, stream);
-}
-
 }  // namespace
+
+void check_scales(const std::string& op, const KvPages& cache, int64_t kv_heads) {
+  if (cache.type == KvType::bf16) return;
+  check_pointer((op + "k_scale").c_str(), cache.k_scale, 4);
+  check_pointer((op + "v_scale").c_str(), cache.v_scale, 4);
+  if (cache.has_one_scale()) return;
+  check(cache.scale_token_stride >= 1, (op + "scale_token_stride").c_str(), "1 or more, or all three 0",
+        cache.scale_token_stride);
+  check(cache.scale_head_stride >= (kv_heads > 1 ? 1 : 0), (op + "scale_head_stride").c_str(),
+        "1 or more, or all three 0", cache.scale_head_stride);
+  check(cache.scale_page_stride >= 0, (op + "scale_page_stride").c_str(), "0 or more",
+        cache.scale_page_stride);
+}
 
 size_t flash_attention_decode_workspace(const FlashAttentionDecodeArgs& args) {
   check_args(args);
@@ -149,7 +96,8 @@ void flash_attention_decode(const FlashAttentionDecodeArgs& args, Workspace work
   check_sequences(args.sequences);
   check_cache(args.cache, args.head_dim, args.sequences, args.kv_heads);
   check_workspace("flash_attention_decode: workspace", workspace, bytes);
-  const FlashAttentionDecodeTile tile = flash_attention_decode_tile(current_arch(), args.head_dim);
+  const FlashAttentionDecodeTile tile =
+      flash_attention_decode_tile(current_arch(), args.head_dim, args.cache.type);
   if (tile.stages == 0)
     throw Error(Code::device_unavailable, "flash_attention_decode: shared memory of the device",
                 "enough for head_dim " + std::to_string(args.head_dim),
@@ -161,11 +109,10 @@ void flash_attention_decode(const FlashAttentionDecodeArgs& args, Workspace work
   problem.partials.stats = reinterpret_cast<float2*>(problem.partials.sum +
                                                      args.sequences.t * args.heads * splits * args.head_dim);
   problem.partials.splits = static_cast<int>(splits);
-  switch (args.head_dim) {
-    case 64: return with_stages<64>(problem, tile, stream);
-    case 96: return with_stages<96>(problem, tile, stream);
-    case 128: return with_stages<128>(problem, tile, stream);
-    default: return with_stages<256>(problem, tile, stream);
+  switch (args.cache.type) {
+    case KvType::bf16: return flash_attention_decode_bf16(problem, tile, stream);
+    case KvType::f8: return flash_attention_decode_f8(problem, tile, stream);
+    case KvType::i8: return flash_attention_decode_i8(problem, tile, stream);
   }
 }
 

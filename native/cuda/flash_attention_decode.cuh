@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <string>
 
 #include "flash_attention_decode.h"
 #include "ptx.cuh"
@@ -35,15 +36,25 @@ __device__ __forceinline__ int64_t page_of(const KvPages& cache, int seq, int ro
                      : seq;
 }
 
+__device__ __forceinline__ int token_of(const KvPages& cache, int row) {
+  return cache.pages ? row & (cache.page_tokens - 1) : row;
+}
+
 __device__ __forceinline__ int64_t row_offset(const KvPages& cache, int64_t page, int row) {
-  const int token = cache.pages ? row & (cache.page_tokens - 1) : row;
-  return page * cache.page_stride + token * cache.token_stride;
+  return page * cache.page_stride + token_of(cache, row) * cache.token_stride;
+}
+
+__device__ __forceinline__ int64_t scale_offset(const KvPages& cache, int64_t page, int row) {
+  return page * cache.scale_page_stride + token_of(cache, row) * cache.scale_token_stride;
 }
 
 // exp2(x - max), where both may be minus infinity.
 __device__ __forceinline__ float weight_of(float x, float max) {
   return exp2_fast(x - (max == -INFINITY ? 0.0f : max));
 }
+
+// `op`: what names of operands begin with.
+void check_scales(const std::string& op, const KvPages& cache, int64_t kv_heads);
 
 void combine(const FlashAttentionDecodeArgs& args, const DecodePartials& partials, cudaStream_t stream);
 

@@ -12,15 +12,26 @@
 
 namespace crosscurrent::cuda {
 
-// Where keys and values lie, bf16; strides in elements. Row r of sequence s is token r % page_tokens of page
+// Where keys and values lie; strides in elements. Row r of sequence s is token r % page_tokens of page
 // pages[s, r / page_tokens]; without a table, token r of page s.
+//
+// An element of f8 or i8 is multiplied by the scale of its row and kv head, which lies at the same page, kv
+// head and token. With all three strides 0 there is one scale for all, which the caller sets.
 struct KvPages {
-  bf16* k;  // of page 0, kv head 0, token 0
-  bf16* v;
+  void* k;  // of page 0, kv head 0, token 0
+  void* v;
   int64_t page_stride, head_stride, token_stride;
   const int32_t* pages;  // [seqs, max_pages], or null
   int32_t max_pages;
   int32_t page_tokens;  // with a table a power of two, 16 or more
+  KvType type = KvType::bf16;
+  float* k_scale = nullptr;  // of f8 and i8
+  float* v_scale = nullptr;
+  int64_t scale_page_stride = 0, scale_head_stride = 0, scale_token_stride = 0;
+
+  __host__ __device__ bool has_one_scale() const {
+    return scale_page_stride == 0 && scale_head_stride == 0 && scale_token_stride == 0;
+  }
 };
 
 // The sequences of a step; arrays in device memory. Committed tokens of s: length[s] + its accepted ones;
@@ -55,6 +66,8 @@ size_t flash_attention_decode_workspace(const FlashAttentionDecodeArgs& args);
 void flash_attention_decode(const FlashAttentionDecodeArgs& args, Workspace workspace, cudaStream_t stream);
 
 // Moves the accepted rows of the last step into place, then writes this step's keys and values behind them.
+// In f8 and i8 the scale of a row is its largest element over 448 or 127, so that nothing saturates; where
+// there is one scale for all, what is beyond it does.
 struct FlashAttentionAppendArgs {
   const bf16* k;  // [t, kv_heads * head_dim]
   const bf16* v;  // [t, kv_heads * head_dim]

@@ -1,6 +1,8 @@
 // flash_attention_decode: which tiles a block and a warp take, and their way into shared memory.
 #pragma once
 
+#include <type_traits>
+
 #include "flash_attention_decode.cuh"
 
 namespace crosscurrent::cuda::decode {
@@ -15,6 +17,18 @@ struct Problem {
   int group;         // query heads of a kv head
   float scale_log2;  // scale · log2 e, or scale / softcap
 };
+
+}  // namespace crosscurrent::cuda::decode
+
+namespace crosscurrent::cuda {
+
+void flash_attention_decode_bf16(const decode::Problem&, const FlashAttentionDecodeTile&, cudaStream_t);
+void flash_attention_decode_f8(const decode::Problem&, const FlashAttentionDecodeTile&, cudaStream_t);
+void flash_attention_decode_i8(const decode::Problem&, const FlashAttentionDecodeTile&, cudaStream_t);
+
+}  // namespace crosscurrent::cuda
+
+namespace crosscurrent::cuda::decode {
 
 // A tile on its way through the ring of a warp.
 struct Slot {
@@ -83,21 +97,33 @@ __device__ inline Share share_of_block(const Problem& p, int64_t* shared) {
   return share;
 }
 
-template <int kDim>
-constexpr int kRowBytes = decode_row_bytes(kDim);
+template <KvType kType>
+using Element = std::conditional_t<kType == KvType::bf16, bf16, uint8_t>;
+
+template <int kDim, KvType kType>
+constexpr int kRowBytes = decode_row_bytes(kDim, kType);
 
 // Byte of 16-byte vector `chunk` of row `row` of a tile in shared memory.
-template <int kDim>
+template <int kDim, KvType kType>
 __device__ __forceinline__ int place(int row, int chunk) {
-  const int column = kDim == 96 ? chunk : chunk ^ (row & 7);
-  return row * kRowBytes<kDim> + 16 * column;
+  constexpr int kBytes = kRowBytes<kDim, kType>;
+  const int column = kDim == 96 ? chunk : kBytes == 64 ? chunk ^ (row >> 1 & 3) : chunk ^ (row & 7);
+  return row * kBytes + 16 * column;
 }
 
+// Where a tile lies in shared memory.
+struct TileBuffers {
+  unsigned char* keys;
+  unsigned char* values;
+  float* scales;  // of 16 keys, then of 16 values; not of bf16
+};
+
 // Names the tiles of a warp one after the other and starts their copies.
-template <int kDim>
+template <int kDim, KvType kType>
 class Loader {
  public:
-  static constexpr int kTileBytes = kDecodeTile * kRowBytes<kDim>;
+  static constexpr int kTileBytes = kDecodeTile * kRowBytes<kDim, kType>;
+  static constexpr bool kHasScales = kType != KvType::bf16;
 
   __device__ Loader(const Problem& p, const Share& share)
       : p_(p), left_(share.count), seq_(share.seq), sequence_(p, share.count > 0 ? share.seq : 0) {
@@ -112,7 +138,7 @@ class Loader {
   }
 
   // The next slot; its copies are the caller's next group.
-  __device__ void next(Slot& slot, unsigned char* keys, unsigned char* values) {
+  __device__ void next(Slot& slot, const TileBuffers& to) {
     const int lane = threadIdx.x % 32;
     if (left_ <= 0) {
       if (lane == 0) slot.flags = kStop;
@@ -124,7 +150,7 @@ class Loader {
     const int end = sequence_.base + sequence_.nodes;
     bool has_keys = start < end && start + kDecodeTile > lowest_key(sequence_.base, p_.args.window);
     if (has_keys && tail) has_keys = p_.args.sequences.position[node_] >= start;
-    if (has_keys) copy(start, tail, end, keys, values);
+    if (has_keys) copy(start, tail, end, to);
     if (lane == 0) {
       const bool begins = tile_ == 0 && (!tail || node_ == begin_node_);
       const bool ends = tile_ == kDecodeTiles - 1 && (!tail || node_ == last_node);
@@ -198,14 +224,18 @@ class Loader {
     begin_unit();
   }
 
-  __device__ void copy(int start, bool tail, int end, unsigned char* keys, unsigned char* values) const {
+  __device__ void copy(int start, bool tail, int end, const TileBuffers& to) const {
     const int lane = threadIdx.x % 32;
-    // Lanes 0 … 15 find the rows; -1: not seen by anyone, zeros.
+    // Lanes 0 … 15 find the rows, and so do those behind; -1: not seen by anyone, zeros.
     const int key = start + lane % kDecodeTile;
-    int64_t offset = -1;
+    int64_t offset = -1, scale = 0;
+    const auto find = [&](int64_t page, int row) {
+      offset = row_offset(p_.args.cache, page, row);
+      if constexpr (kHasScales) scale = scale_offset(p_.args.cache, page, row);
+    };
     if (!tail) {
       const int64_t page = __shfl_sync(kAllLanes, pages_, tile_);
-      if (key < end) offset = row_offset(p_.args.cache, page, key);
+      if (key < end) find(page, key);
     } else if (key <= p_.args.sequences.position[node_]) {
       int row = key;
       if (key >= sequence_.base) {
@@ -213,17 +243,24 @@ class Loader {
         while (p_.args.sequences.position[node] > key) node = p_.args.sequences.parent[node];
         row = sequence_.base + node - sequence_.first;
       }
-      offset = row_offset(p_.args.cache, page_of(p_.args.cache, seq_, row), row);
+      find(page_of(p_.args.cache, seq_, row), row);
     }
-    const int64_t head = head_ * p_.args.cache.head_stride;
-    constexpr int kChunks = kDim / 8;
+    const KvPages& cache = p_.args.cache;
+    if constexpr (kHasScales) {
+      const float* from = lane < kDecodeTile ? cache.k_scale : cache.v_scale;
+      copy_async<4>(to.scales + lane, from + scale + head_ * cache.scale_head_stride, offset < 0 ? 0 : 4);
+    }
+    const int64_t head = head_ * cache.head_stride;
+    const auto* const k = static_cast<const Element<kType>*>(cache.k) + head;
+    const auto* const v = static_cast<const Element<kType>*>(cache.v) + head;
+    constexpr int kVector = 16 / sizeof(Element<kType>), kChunks = kDim / kVector;
 #pragma unroll
     for (int i = 0; i < kDecodeTile * kChunks / 32; ++i) {
       const int row = (32 * i + lane) / kChunks, chunk = (32 * i + lane) % kChunks;
       const int64_t from = __shfl_sync(kAllLanes, offset, row);
-      const int64_t at = (from < 0 ? 0 : from) + head + 8 * chunk;
-      copy_async_16(keys + place<kDim>(row, chunk), p_.args.cache.k + at, from < 0 ? 0 : 16);
-      copy_async_16(values + place<kDim>(row, chunk), p_.args.cache.v + at, from < 0 ? 0 : 16);
+      const int64_t at = (from < 0 ? 0 : from) + kVector * chunk;
+      copy_async_16(to.keys + place<kDim, kType>(row, chunk), k + at, from < 0 ? 0 : 16);
+      copy_async_16(to.values + place<kDim, kType>(row, chunk), v + at, from < 0 ? 0 : 16);
     }
   }
 

@@ -2,12 +2,36 @@
 #pragma once
 
 #include "flash_attention_decode_loader.cuh"
+#include "matmul_unpack.cuh"
 
 namespace crosscurrent::cuda::decode {
 
+// Four 8-bit elements of a register to bf16, exactly: bytes 0 and 2, and bytes 1 and 3.
+template <KvType kType>
+__device__ __forceinline__ void widen(uint32_t word, uint32_t& even, uint32_t& odd) {
+  constexpr int kAndOr = (0xF0 & 0xCC) | 0xAA;
+  if constexpr (kType == KvType::i8) {
+    // 128 + the low seven bits is 0x4300 | them; 128 or, where the sign is set, 256 is 0x4300 | sign
+    const auto one = [](uint32_t w) {
+      return subtract_bf16(logic3<kAndOr>(w, 0x007F007F, 0x43004300),
+                           logic3<kAndOr>(w, 0x00800080, 0x43004300));
+    };
+    even = one(word);
+    odd = one(word >> 8);
+  } else {
+    // e4m3 in the place of bf16's exponent and fraction is 2^-120 of its value, subnormals too
+    constexpr uint32_t kUnit = 0x7B807B80;
+    even = multiply_bf16(logic3<kAndOr>(word << 4, 0x07F007F0, (word << 8) & 0x80008000), kUnit);
+    odd = multiply_bf16(logic3<kAndOr>(word >> 4, 0x07F007F0, word & 0x80008000), kUnit);
+  }
+}
+
 // The queries of a unit and their running softmax, in the fragments of mma m16n8k16: lane l has rows l / 4
 // and l / 4 + 8.
-template <int kDim>
+//
+// With 8-bit elements a lane gets four neighbours where the mma wants two and two: columns of q and rows of
+// the product are permuted within 16 to suit, which neither the scores nor y can see.
+template <int kDim, KvType kType>
 class Rows {
  public:
   // With 256 columns the queries would not fit the registers beside the sums: they lie in `merge`, which is
@@ -30,14 +54,31 @@ class Rows {
     load();
   }
 
-  __device__ void add(const Slot& slot, const unsigned char* keys, const unsigned char* values) {
+  __device__ void add(const Slot& slot, const TileBuffers& tile) {
     const int lane = threadIdx.x % 32;
+    // of the keys that this lane has scores of
+    float2 key_scale[2], value_scale[2];
+    if constexpr (kIsByte) {
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        key_scale[n] = *reinterpret_cast<const float2*>(tile.scales + 8 * n + 2 * (lane % 4));
+        value_scale[n] = *reinterpret_cast<const float2*>(tile.scales + kDecodeTile + 8 * n + 2 * (lane % 4));
+      }
+    }
     // Scores of 16 keys; two chains each, so that one mma need not wait for another.
     float s[2][4] = {}, odd[2][4] = {};
+    [[maybe_unused]] uint32_t raw[4];
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       uint32_t b[4];
-      load_matrix_x4(b, keys + place<kDim>(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+      if constexpr (kIsByte) {
+        // two steps at a time: 8 keys x 16 bytes a matrix
+        if (k % 2 == 0) load_matrix_x4(raw, tile.keys + place<kDim, kType>(lane % 16, k + lane / 16));
+        widen<kType>(raw[2 * (k % 2)], b[0], b[1]);
+        widen<kType>(raw[2 * (k % 2) + 1], b[2], b[3]);
+      } else {
+        load_matrix_x4(b, tile.keys + place<kDim, kType>(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+      }
       float (&d)[2][4] = k % 2 == 0 ? s : odd;
       if constexpr (kSharesQueries) {
         const uint4 v = shared_q_[32 * k];
@@ -57,6 +98,7 @@ class Rows {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float score = (s[n][i] + odd[n][i]) * p_.scale_log2;
+        if constexpr (kIsByte) score *= i % 2 == 0 ? key_scale[n].x : key_scale[n].y;
         if (p_.args.softcap > 0)
           score = p_.args.softcap * kLog2E * (1.0f - 2.0f / (exp2_fast(2 * kLog2E * score) + 1.0f));
         if (masks) {
@@ -95,14 +137,37 @@ class Rows {
         column[3] *= shrink[1];
       }
     }
+    if constexpr (kIsByte) {
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) s[n][i] *= i % 2 == 0 ? value_scale[n].x : value_scale[n].y;
+      }
+    }
     const uint32_t a[4] = {pack_bf16(s[0][0], s[0][1]), pack_bf16(s[0][2], s[0][3]),
                            pack_bf16(s[1][0], s[1][1]), pack_bf16(s[1][2], s[1][3])};
+    if constexpr (kIsByte) {
 #pragma unroll
-    for (int n = 0; n < kDim / 8; n += 2) {
-      uint32_t b[4];
-      load_matrix_transposed_x4(b, values + place<kDim>(lane % 16, n + lane / 16));
-      mma_bf16(sum_[n], a, b[0], b[1]);
-      mma_bf16(sum_[n + 1], a, b[2], b[3]);
+      for (int n = 0; n < kDim / 8; n += 4) {
+        // 8 keys x 16 columns a matrix: keys 0 … 7 and 8 … 15 of two times 16 columns
+        load_matrix_transposed_x4(raw, tile.values + place<kDim, kType>(lane % 16, n / 2 + lane / 16));
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+          uint32_t even[2], odd_columns[2];
+          widen<kType>(raw[i], even[0], odd_columns[0]);
+          widen<kType>(raw[i + 1], even[1], odd_columns[1]);
+          mma_bf16(sum_[n + i], a, even[0], even[1]);
+          mma_bf16(sum_[n + i + 1], a, odd_columns[0], odd_columns[1]);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int n = 0; n < kDim / 8; n += 2) {
+        uint32_t b[4];
+        load_matrix_transposed_x4(b, tile.values + place<kDim, kType>(lane % 16, n + lane / 16));
+        mma_bf16(sum_[n], a, b[0], b[1]);
+        mma_bf16(sum_[n + 1], a, b[2], b[3]);
+      }
     }
   }
 
@@ -144,10 +209,19 @@ class Rows {
       const int row = lane / 4;
       const float factor = weight_of(max_[half], largest(row + 8 * half));
       float* mine = merge + warp * 8 * kDim;
+      if constexpr (kIsByte) {
 #pragma unroll
-      for (int n = 0; n < kDim / 8; ++n)
-        *reinterpret_cast<float2*>(mine + column_of(row, 8 * n + 2 * (lane % 4))) =
-            make_float2(sum_[n][2 * half] * factor, sum_[n][2 * half + 1] * factor);
+        for (int n = 0; n < kDim / 8; n += 2) {
+          const float *even = sum_[n] + 2 * half, *odd = sum_[n + 1] + 2 * half;
+          *reinterpret_cast<float4*>(mine + column_of(row, 8 * n + 4 * (lane % 4))) =
+              make_float4(even[0] * factor, odd[0] * factor, even[1] * factor, odd[1] * factor);
+        }
+      } else {
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n)
+          *reinterpret_cast<float2*>(mine + column_of(row, 8 * n + 2 * (lane % 4))) =
+              make_float2(sum_[n][2 * half] * factor, sum_[n][2 * half + 1] * factor);
+      }
       __syncthreads();
       const int here = min(8, rows - 8 * half);
       for (int i = threadIdx.x; i < here * (kDim / 4); i += kDecodeThreads) {
@@ -167,6 +241,8 @@ class Rows {
   }
 
  private:
+  static constexpr bool kIsByte = kType != KvType::bf16;
+
   __device__ void load() {
     const AttentionSequences& s = p_.args.sequences;
     const int lane = threadIdx.x % 32;
@@ -183,13 +259,14 @@ class Rows {
       low_[half] = exists ? lowest_key(position_[half], p_.args.window) : 0;
       const int64_t head = head_ * p_.group + row % p_.group;
       const bf16* q = p_.args.q + (exists ? node_[half] * p_.args.q_stride + head * kDim : 0);
-      q += 2 * (lane % 4);
+      q += (kIsByte ? 4 : 2) * (lane % 4);
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
         const int k = kSharesQueries ? threadIdx.x / 32 * kSteps + i : i;
         const auto* at = reinterpret_cast<const uint32_t*>(q + 16 * k);
-        q_[i][half] = exists ? at[0] : 0;
-        q_[i][half + 2] = exists ? at[4] : 0;
+        const uint32_t low = exists ? at[0] : 0, high = exists ? at[kIsByte ? 1 : 4] : 0;
+        q_[i][half] = kIsByte ? __byte_perm(low, high, 0x5410) : low;
+        q_[i][half + 2] = kIsByte ? __byte_perm(low, high, 0x7632) : high;
       }
     }
     if constexpr (kSharesQueries) {

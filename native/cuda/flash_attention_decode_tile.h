@@ -15,13 +15,20 @@ constexpr int kDecodeRows = 16;      // queries (nodes x heads of a kv head) of 
 constexpr int kDecodeMaxNodes = 64;  // of a sequence
 constexpr int kDecodeMaxGroup = 64;  // query heads of a kv head
 
+// What a cache holds. f8 is e4m3; f8 and i8 come with f32 scales (KvPages).
+enum class KvType : uint8_t { bf16, f8, i8 };
+
+constexpr int kv_bytes(KvType type) { return type == KvType::bf16 ? 2 : 1; }
+
 constexpr bool decode_head_dim_is_known(int64_t head_dim) {
   return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
 }
 
 // Bytes of a row of keys in shared memory. Rows that are no power of two get one more vector, so that eight
 // rows meet eight different banks; the others are swizzled.
-constexpr int decode_row_bytes(int head_dim) { return head_dim == 96 ? 2 * 96 + 16 : 2 * head_dim; }
+constexpr int decode_row_bytes(int head_dim, KvType type) {
+  return kv_bytes(type) * head_dim + (head_dim == 96 ? 16 : 0);
+}
 
 struct FlashAttentionDecodeTile {
   int stages;        // tiles of keys and values in flight a warp; 0: the device has too little shared memory
@@ -31,20 +38,29 @@ struct FlashAttentionDecodeTile {
   bool operator==(const FlashAttentionDecodeTile&) const = default;
 };
 
-constexpr int decode_shared_bytes(int head_dim, int stages) {
-  const int ring = kDecodeWarps * stages * 2 * kDecodeTile * decode_row_bytes(head_dim);
+constexpr int decode_shared_bytes(int head_dim, int stages, KvType type) {
+  const int ring = kDecodeWarps * stages * 2 * kDecodeTile * decode_row_bytes(head_dim, type);
   const int merge = kDecodeWarps * 8 * head_dim * 4;
   const int slots = kDecodeWarps * stages * 32, stats = kDecodeWarps * kDecodeRows * 8;
-  return ring + merge + slots + stats;
+  const int scales = type == KvType::bf16 ? 0 : kDecodeWarps * stages * 2 * kDecodeTile * 4;
+  return ring + merge + slots + stats + scales;
 }
 
+// The two that are compiled: as many as leave room for two blocks, and as few as smaller devices hold.
+constexpr int decode_most_stages(int head_dim, KvType type) {
+  if (type == KvType::bf16) return head_dim == 64 ? 6 : 3;
+  return head_dim == 64 ? 8 : 5;
+}
+constexpr int decode_fewest_stages(KvType type) { return type == KvType::bf16 ? 2 : 3; }
+
 // Two blocks a multiprocessor where they fit: one streams while the other merges its warps.
-constexpr FlashAttentionDecodeTile flash_attention_decode_tile(const Arch& arch, int64_t head_dim) {
+constexpr FlashAttentionDecodeTile flash_attention_decode_tile(const Arch& arch, int64_t head_dim,
+                                                               KvType type) {
   const int dim = static_cast<int>(head_dim);
-  const int most = dim == 64 ? 6 : 3;
+  const int most = decode_most_stages(dim, type);
   for (const int blocks : {2, 1}) {
-    for (const int stages : {most, 2}) {
-      const int bytes = decode_shared_bytes(dim, stages);
+    for (const int stages : {most, decode_fewest_stages(type)}) {
+      const int bytes = decode_shared_bytes(dim, stages, type);
       // a multiprocessor has 1 KiB more than its largest block, and each block costs 1 KiB
       if (blocks * (bytes + 1024) <= arch.shared_bytes + 1024 && (stages == most || blocks == 1 || dim < 256))
         return {stages, blocks, bytes};

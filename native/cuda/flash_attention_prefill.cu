@@ -38,6 +38,8 @@ void check_cache(const FlashAttentionPrefillArgs& a) {
   const KvPages& cache = a.cache;
   check_pointer("flash_attention_prefill: cache k", cache.k, 16);
   check_pointer("flash_attention_prefill: cache v", cache.v, 16);
+  check(cache.type == KvType::bf16, "flash_attention_prefill: cache type", "bf16",
+        static_cast<int>(cache.type));
   check_stride("flash_attention_prefill: token_stride", cache.token_stride, a.head_dim);
   check_stride("flash_attention_prefill: head_stride", cache.head_stride, a.kv_heads > 1 ? a.head_dim : 0);
   check_stride("flash_attention_prefill: page_stride", cache.page_stride,

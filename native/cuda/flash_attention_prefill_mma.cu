@@ -47,7 +47,8 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const __grid_constant__ M
     copy_async_16(q + at(row, chunk),
                   a.q + (int64_t{tile.row} + inside) * a.q_stride + tile.head * kDim + 8 * chunk);
   }
-  const auto load = [&](unsigned char* to, const bf16* from, int block) {
+  const auto load = [&](unsigned char* to, const void* data, int block) {
+    const auto* const from = static_cast<const bf16*>(data);
     for (int i = static_cast<int>(threadIdx.x); i < kKeys * kChunks; i += kThreads) {
       const int row = i / kChunks, chunk = i % kChunks, key = block * kKeys + row;
       const int known = min(key, tile.end - 1);

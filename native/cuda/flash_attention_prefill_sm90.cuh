@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(L::kTile.threads(), 1)
 
 inline int log2_of(int power) { return power > 1 ? 1 + log2_of(power / 2) : 0; }
 
-inline CUtensorMap cache_map(const bf16* data, const FlashAttentionPrefillArgs& a, int box_tokens) {
+inline CUtensorMap cache_map(const void* data, const FlashAttentionPrefillArgs& a, int box_tokens) {
   const auto bytes = [&](int64_t stride) {
     return static_cast<uint64_t>(2 * (stride > 0 ? stride : a.head_dim));
   };

@@ -20,37 +20,49 @@ const Test cuts("flash_attention_decode tile: splits are whole rounds of tiles, 
 });
 
 const Test hopper("flash_attention_decode tile: two blocks a multiprocessor where they fit", [] {
-  expect(flash_attention_decode_tile(kHopper, 128) == FlashAttentionDecodeTile{3, 2, 115584}, "128");
-  expect_equal(flash_attention_decode_tile(kHopper, 64).blocks, 2, "blocks of 64");
-  expect_equal(flash_attention_decode_tile(kHopper, 64).stages, 6, "stages of 64");
-  expect_equal(flash_attention_decode_tile(kHopper, 96).blocks, 2, "blocks of 96");
-  expect_equal(flash_attention_decode_tile(kHopper, 256).blocks, 1, "blocks of 256");
-  expect_equal(flash_attention_decode_tile(kHopper, 256).stages, 3, "stages of 256");
+  const auto bf16 = [](int64_t dim) { return flash_attention_decode_tile(kHopper, dim, KvType::bf16); };
+  expect(bf16(128) == FlashAttentionDecodeTile{3, 2, 115584}, "128");
+  expect_equal(bf16(64).blocks, 2, "blocks of 64");
+  expect_equal(bf16(64).stages, 6, "stages of 64");
+  expect_equal(bf16(96).blocks, 2, "blocks of 96");
+  expect_equal(bf16(256).blocks, 1, "blocks of 256");
+  expect_equal(bf16(256).stages, 3, "stages of 256");
+  for (const int dim : {64, 96, 128, 256}) {
+    const FlashAttentionDecodeTile tile = flash_attention_decode_tile(kHopper, dim, KvType::i8);
+    expect_equal(tile.blocks, dim == 256 ? 1 : 2, "blocks of 8 bits");
+    expect_equal(tile.stages, dim == 64 ? 8 : 5, "stages of 8 bits");
+    expect(tile == flash_attention_decode_tile(kHopper, dim, KvType::f8), "f8 as i8");
+  }
 });
 
 const Test fits("flash_attention_decode tile: fits every device, or says that it does not", [] {
   for (const Arch& arch : {kHopper, kAmpere, kAda}) {
     for (const int dim : {64, 96, 128, 256}) {
-      const FlashAttentionDecodeTile tile = flash_attention_decode_tile(arch, dim);
-      if (tile.stages == 0) continue;
-      expect(tile.shared_bytes <= arch.shared_bytes, "a block fits");
-      expect(tile.blocks * (tile.shared_bytes + 1024) <= arch.shared_bytes + 1024, "all blocks fit");
-      const int most = dim == 64 ? 6 : 3;
-      expect(tile.stages == most || tile.stages == 2, "a number of stages that is compiled");
-      expect_equal(tile.shared_bytes, decode_shared_bytes(dim, tile.stages), "bytes");
+      for (const KvType type : {KvType::bf16, KvType::f8, KvType::i8}) {
+        const FlashAttentionDecodeTile tile = flash_attention_decode_tile(arch, dim, type);
+        if (tile.stages == 0) continue;
+        expect(tile.shared_bytes <= arch.shared_bytes, "a block fits");
+        expect(tile.blocks * (tile.shared_bytes + 1024) <= arch.shared_bytes + 1024, "all blocks fit");
+        expect(tile.stages == decode_most_stages(dim, type) || tile.stages == decode_fewest_stages(type),
+               "a number of stages that is compiled");
+        expect_equal(tile.shared_bytes, decode_shared_bytes(dim, tile.stages, type), "bytes");
+      }
     }
   }
-  expect_equal(flash_attention_decode_tile(kAmpere, 256).stages, 2, "stages of 256 on sm_80");
-  expect_equal(flash_attention_decode_tile(kAda, 256).stages, 0, "256 does not fit sm_89");
-  expect(flash_attention_decode_tile(kAda, 128).stages > 0, "128 fits sm_89");
+  expect_equal(flash_attention_decode_tile(kAmpere, 256, KvType::bf16).stages, 2, "stages of 256 on sm_80");
+  expect_equal(flash_attention_decode_tile(kAda, 256, KvType::bf16).stages, 0, "256 does not fit sm_89");
+  expect(flash_attention_decode_tile(kAda, 128, KvType::bf16).stages > 0, "128 fits sm_89");
+  expect(flash_attention_decode_tile(kAda, 128, KvType::i8).stages > 0, "128 of 8 bits fits sm_89");
 });
 
 const Test rows("flash_attention_decode tile: rows in shared memory are whole vectors, apart by banks", [] {
   for (const int dim : {64, 96, 128, 256}) {
     expect(decode_head_dim_is_known(dim), "known");
-    const int vectors = decode_row_bytes(dim) / 16;
-    expect_equal(decode_row_bytes(dim) % 16, 0, "whole vectors");
-    expect(vectors % 8 == 0 || vectors % 2 == 1, "swizzled, or an odd number of vectors");
+    for (const KvType type : {KvType::bf16, KvType::i8}) {
+      const int bytes = decode_row_bytes(dim, type), vectors = bytes / 16;
+      expect_equal(bytes % 16, 0, "whole vectors");
+      expect(bytes == 64 || vectors % 8 == 0 || vectors % 2 == 1, "swizzled, or an odd number of vectors");
+    }
   }
   expect(!decode_head_dim_is_known(80) && !decode_head_dim_is_known(0), "others");
 });

@@ -1,9 +1,11 @@
 // Decode attention: `attention_decode_driver check | small | bench [--json FILE]`
 //
 // The reference is float64 on the host, over keys in logical order. Trees are also decoded token by token: a
-// drafted row must have the bits of plain decoding.
+// drafted row must have the bits of plain decoding. Caches of 8 bits are compared with what they hold.
 //
 // Longer than 400 lines: cases, reference, checks and timing of a family are one program.
+#include <cuda_fp8.h>
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -23,19 +25,66 @@ struct Shape {
   float softcap = 0;
   bool has_sinks = false;
   int64_t max_tokens = 1200;
+  KvType type = KvType::bf16;
+  bool has_one_scale = false;
 
+  bool is_byte() const { return type != KvType::bf16; }
+  Shape with(KvType other, bool one_scale = false) const {
+    Shape s = *this;
+    s.type = other, s.has_one_scale = one_scale;
+    return s;
+  }
   std::string name() const {
     return std::to_string(heads) + "/" + std::to_string(kv_heads) + " d" + std::to_string(head_dim) +
            " page " + std::to_string(page_tokens) + (window ? " window " + std::to_string(window) : "") +
-           (softcap ? " softcap" : "") + (has_sinks ? " sinks" : "");
+           (softcap ? " softcap" : "") + (has_sinks ? " sinks" : "") +
+           (type == KvType::f8 ? " f8"
+            : is_byte()        ? " i8"
+                               : "") +
+           (has_one_scale ? " one scale" : "");
   }
 };
+
+constexpr float kOneScale = 0.015f;  // times 448: beyond any value here
+
+// A row of a kv head as an 8-bit cache holds it.
+struct Stored {
+  float scale;
+  std::vector<uint8_t> bytes;
+  std::vector<float> values;
+};
+
+Stored store(const Shape& s, const float* row) {
+  const float most = s.type == KvType::f8 ? 448.0f : 127.0f;
+  Stored stored{kOneScale, {}, {}};
+  if (!s.has_one_scale) {
+    float largest = 0;
+    for (int64_t j = 0; j < s.head_dim; ++j) largest = std::max(largest, std::abs(row[j]));
+    stored.scale = largest / most;
+  }
+  for (int64_t j = 0; j < s.head_dim; ++j) {
+    const float x = stored.scale == 0 ? 0.0f : row[j] / stored.scale;
+    uint8_t byte;
+    float value;
+    if (s.type == KvType::f8) {
+      byte = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+      value = __half2float(__half(__nv_cvt_fp8_to_halfraw(byte, __NV_E4M3)));
+    } else {
+      const auto q = static_cast<int8_t>(std::nearbyint(std::clamp(x, -127.0f, 127.0f)));
+      byte = static_cast<uint8_t>(q);
+      value = q;
+    }
+    stored.bytes.push_back(byte);
+    stored.values.push_back(value * stored.scale);
+  }
+  return stored;
+}
 
 // One sequence of a step: committed rows, then nodes with parents in the sequence's own numbers.
 struct Sequence {
   int32_t committed;
   std::vector<int32_t> parent;
-  std::vector<float> keys, values;  // [committed + nodes, kv_heads * head_dim], rounded to bf16
+  std::vector<float> keys, values;  // [committed + nodes, kv_heads * head_dim], as the cache holds them
   std::vector<float> q;             // [nodes, heads * head_dim]
 
   int nodes() const { return static_cast<int>(parent.size()); }
@@ -53,11 +102,22 @@ struct Sequence {
 
 std::vector<float> rounded(const std::vector<float>& v) { return to_float(to_bf16(v)); }
 
+// What the cache makes of rows [*, kv_heads * head_dim].
+std::vector<float> rounded(const Shape& s, const std::vector<float>& v) {
+  if (!s.is_byte()) return rounded(v);
+  std::vector<float> result;
+  for (size_t at = 0; at < v.size(); at += static_cast<size_t>(s.head_dim)) {
+    const Stored stored = store(s, v.data() + at);
+    result.insert(result.end(), stored.values.begin(), stored.values.end());
+  }
+  return result;
+}
+
 Sequence make_sequence(Rng& rng, const Shape& s, int committed, const std::vector<int32_t>& parent) {
   const auto nodes = static_cast<int64_t>(parent.size());
   Sequence sequence{committed, parent, {}, {}, {}};
-  sequence.keys = rounded(rng.normals((committed + nodes) * s.kv_heads * s.head_dim));
-  sequence.values = rounded(rng.normals((committed + nodes) * s.kv_heads * s.head_dim));
+  sequence.keys = rounded(s, rng.normals((committed + nodes) * s.kv_heads * s.head_dim));
+  sequence.values = rounded(s, rng.normals((committed + nodes) * s.kv_heads * s.head_dim));
   sequence.q = rounded(rng.normals(nodes * s.heads * s.head_dim, 1.5));
   return sequence;
 }
@@ -129,21 +189,36 @@ class Step {
     if (s.page_tokens)
       for (size_t i = table.size(); i > 1; --i)
         std::swap(table[i - 1], table[static_cast<size_t>(rng.below(static_cast<int64_t>(i)))]);
-    std::vector<bf16> cache(static_cast<size_t>(pages * page), __float2bfloat16(NAN));
+    std::vector<bf16> cache(s.is_byte() ? 0 : static_cast<size_t>(pages * page), __float2bfloat16(NAN));
+    std::vector<uint8_t> bytes(s.is_byte() ? static_cast<size_t>(pages * page) : 0, 0x7F);
+    const int64_t scales = s.has_one_scale ? 1 : pages * s.kv_heads * tokens;
+    const float unwritten = s.has_one_scale ? kOneScale : NAN;
+    std::vector<float> k_scale(static_cast<size_t>(scales), unwritten), v_scale = k_scale;
     std::vector<int32_t> first{0}, length, position, parent;
     std::vector<float> q, k, v;
     for (int seq = 0; seq < seqs_; ++seq) {
       const Sequence& from = batch[static_cast<size_t>(seq)];
       const int rows = from.committed + (writes_nodes ? from.nodes() : 0);
       for (int row = 0; row < rows; ++row)
-        for (int64_t head = 0; head < s.kv_heads; ++head)
-          for (int64_t j = 0; j < s.head_dim; ++j) {
-            const int64_t at = table[static_cast<size_t>(seq * max_pages_ + row / tokens)] * page +
-                               (head * 2 * tokens + row % tokens) * s.head_dim + j;
-            const size_t source = static_cast<size_t>(row * width + head * s.head_dim + j);
-            cache[static_cast<size_t>(at)] = __float2bfloat16(from.keys[source]);
-            cache[static_cast<size_t>(at + tokens * s.head_dim)] = __float2bfloat16(from.values[source]);
+        for (int64_t head = 0; head < s.kv_heads; ++head) {
+          const int64_t in = table[static_cast<size_t>(seq * max_pages_ + row / tokens)];
+          const int64_t at = in * page + (head * 2 * tokens + row % tokens) * s.head_dim;
+          const int64_t source = row * width + head * s.head_dim;
+          if (s.is_byte()) {
+            const Stored k = store(s, from.keys.data() + source), v = store(s, from.values.data() + source);
+            std::copy(k.bytes.begin(), k.bytes.end(), bytes.begin() + at);
+            std::copy(v.bytes.begin(), v.bytes.end(), bytes.begin() + at + tokens * s.head_dim);
+            const auto scale =
+                static_cast<size_t>(s.has_one_scale ? 0 : (in * s.kv_heads + head) * tokens + row % tokens);
+            k_scale[scale] = k.scale, v_scale[scale] = v.scale;
+            continue;
           }
+          for (int64_t j = 0; j < s.head_dim; ++j) {
+            cache[static_cast<size_t>(at + j)] = __float2bfloat16(from.keys[static_cast<size_t>(source + j)]);
+            cache[static_cast<size_t>(at + tokens * s.head_dim + j)] =
+                __float2bfloat16(from.values[static_cast<size_t>(source + j)]);
+          }
+        }
       for (int i = 0; i < from.nodes(); ++i) {
         position.push_back(from.position(i));
         parent.push_back(from.parent[static_cast<size_t>(i)] < 0
@@ -161,13 +236,30 @@ class Step {
       holder = std::make_unique<std::remove_reference_t<decltype(*holder)>>(host);
       return holder->data();
     };
-    bf16* base = keep(cache_, cache);
+    void *base, *second;
+    if (s.is_byte()) {
+      base = keep(bytes_, bytes);
+      second = bytes_->data() + tokens * s.head_dim;
+    } else {
+      base = keep(cache_, cache);
+      second = cache_->data() + tokens * s.head_dim;
+    }
     y_ = std::make_unique<Buffer<bf16>>(t_ * s.heads * s.head_dim);
     args.q = keep(q_, to_bf16(q));
-    args.cache = {base,       base + tokens * s.head_dim,
+    args.cache = {base,       second,
                   page,       2 * tokens * s.head_dim,
                   s.head_dim, s.page_tokens ? keep(pages_, table) : nullptr,
                   max_pages_, s.page_tokens};
+    if (s.is_byte()) {
+      args.cache.type = s.type;
+      args.cache.k_scale = keep(k_scale_, k_scale);
+      args.cache.v_scale = keep(v_scale_, v_scale);
+      if (!s.has_one_scale) {
+        args.cache.scale_page_stride = s.kv_heads * tokens;
+        args.cache.scale_head_stride = tokens;
+        args.cache.scale_token_stride = 1;
+      }
+    }
     args.sinks = s.has_sinks ? keep(sinks_, sinks) : nullptr;
     args.y = y_->data();
     args.q_stride = args.y_stride = s.heads * s.head_dim;
@@ -200,7 +292,8 @@ class Step {
     WorkspaceBuffer workspace(flash_attention_decode_workspace(args));
     flash_attention_decode(args, workspace, nullptr);
     auto y = y_->download();
-    intact = y_->intact() && workspace.intact() && cache_->intact();
+    intact = y_->intact() && workspace.intact() &&
+             (s_.is_byte() ? bytes_->intact() && k_scale_->intact() && v_scale_->intact() : cache_->intact());
     return y;
   }
 
@@ -213,7 +306,8 @@ class Step {
   int32_t seqs_, max_pages_;
   int64_t t_;
   std::unique_ptr<Buffer<bf16>> cache_, q_, y_, k_, v_;
-  std::unique_ptr<Buffer<float>> sinks_;
+  std::unique_ptr<Buffer<uint8_t>> bytes_;
+  std::unique_ptr<Buffer<float>> sinks_, k_scale_, v_scale_;
   std::unique_ptr<Buffer<int32_t>> pages_, first_, length_, position_, parent_;
 };
 
@@ -278,11 +372,26 @@ void check_lengths(Report& report, Rng& rng) {
                          Shape{8, 2, 128, 16, 0, 5.0f}, Shape{8, 2, 128, 16, 300, 30.0f, true},
                          Shape{8, 2, 256, 16, 0, 20.0f, true}, Shape{8, 2, 96, 16, 17, 0, true}})
     check_shape(report, rng, s, ragged(rng, s, {0, 5, 16, 99, 255, 256, 300, 513, 900}));
+  for (const KvType type : {KvType::f8, KvType::i8}) {
+    for (const Shape& s :
+         {Shape{8, 2, 128, 16}, Shape{8, 2, 128, 0}, Shape{6, 2, 64, 32}, Shape{7, 1, 96, 64},
+          Shape{8, 1, 256, 16}, Shape{3, 3, 128, 16, 100}, Shape{8, 2, 64, 0, 0, 5.0f},
+          Shape{8, 2, 128, 16, 300, 30.0f, true}, Shape{8, 2, 96, 16, 17, 0, true}}) {
+      const Shape stored = s.with(type);
+      check_shape(report, rng, stored,
+                  ragged(rng, stored, {0, 1, 15, 16, 17, 63, 255, 256, 257, 511, 512, 1001}));
+    }
+    const Shape one = Shape{8, 2, 128, 16}.with(type, true);
+    check_shape(report, rng, one, ragged(rng, one, {0, 15, 300, 513}));
+  }
 }
 
 void check_trees(Report& report, Rng& rng) {
-  for (const Shape& s : {Shape{8, 2, 128, 16}, Shape{8, 2, 128, 0, 40}, Shape{4, 4, 64, 32},
-                         Shape{7, 1, 96, 16, 0, 10.0f, true}, Shape{16, 2, 256, 16}, Shape{32, 1, 128, 16}}) {
+  const Shape f8 = Shape{8, 2, 128, 16}.with(KvType::f8), i8 = Shape{8, 2, 128, 0, 40}.with(KvType::i8);
+  for (const Shape& s :
+       {Shape{8, 2, 128, 16}, Shape{8, 2, 128, 0, 40}, Shape{4, 4, 64, 32},
+        Shape{7, 1, 96, 16, 0, 10.0f, true}, Shape{16, 2, 256, 16}, Shape{32, 1, 128, 16}, f8, i8,
+        Shape{16, 2, 256, 16}.with(KvType::i8), Shape{7, 1, 96, 16, 0, 10.0f, true}.with(KvType::f8)}) {
     std::vector<Sequence> batch;
     const auto add = [&](int committed, const std::vector<int32_t>& parent) {
       batch.push_back(make_sequence(rng, s, committed, parent));
@@ -300,14 +409,18 @@ void check_trees(Report& report, Rng& rng) {
 }
 
 void check_append(Report& report, Rng& rng) {
-  for (const Shape& s : {Shape{8, 2, 128, 16}, Shape{4, 2, 64, 0}}) {
+  for (const Shape& s : {Shape{8, 2, 128, 16}, Shape{4, 2, 64, 0}, Shape{8, 2, 128, 16}.with(KvType::f8),
+                         Shape{4, 2, 96, 0}.with(KvType::i8), Shape{4, 1, 256, 16}.with(KvType::i8),
+                         Shape{8, 2, 128, 16}.with(KvType::f8, true)}) {
+    // what is appended is rounded to bf16 before: a step of the 8-bit grid here and there
+    const Tolerance tolerance = s.is_byte() ? Tolerance{.absolute = 6e-2, .relative = 5e-2, .norm = 2e-2}
+                                            : Tolerance{.absolute = 8e-3, .relative = 1e-2, .norm = 5e-3};
     std::vector<Sequence> batch;
     for (const int length : {0, 15, 16, 250, 511})
       batch.push_back(make_sequence(rng, s, length, tree(rng, 7)));
     Step step(s, batch, {}, 5, false);
     flash_attention_append(step.append, nullptr);
-    report.compare("append " + s.name(), step.run(), reference(s, batch, {}),
-                   {.absolute = 8e-3, .relative = 1e-2, .norm = 5e-3});
+    report.compare("append " + s.name(), step.run(), reference(s, batch, {}), tolerance);
     // Accept nodes 1, 3 and 6 as if they were a path, then decode one token more.
     std::vector<int32_t> accepted, accepted_first{0};
     std::vector<Sequence> next;
@@ -340,8 +453,7 @@ void check_append(Report& report, Rng& rng) {
     later.append.sequences = later.args.sequences;
     later.append.accepted = d_accepted.data();
     flash_attention_append(later.append, nullptr);
-    report.compare("append accepted " + s.name(), later.run(), reference(s, next, {}),
-                   {.absolute = 8e-3, .relative = 1e-2, .norm = 5e-3});
+    report.compare("append accepted " + s.name(), later.run(), reference(s, next, {}), tolerance);
     report.expect(step.intact && later.intact, "append: sentinels");
   }
 }
@@ -374,7 +486,14 @@ void check_errors(Report& report, Rng& rng) {
   bad("token_stride", [](Args& a) { a.cache.token_stride = 100; });
   bad("page_stride", [](Args& a) { a.cache.page_stride = 1; });
   bad("q: expected a pointer", [](Args& a) { a.q = nullptr; });
-  bad("cache v", [](Args& a) { a.cache.v += 1; });
+  bad("cache v", [](Args& a) { a.cache.v = static_cast<bf16*>(a.cache.v) + 1; });
+  bad("cache type", [](Args& a) { a.cache.type = static_cast<KvType>(3); });
+  bad("k_scale", [](Args& a) { a.cache.type = KvType::i8; });
+  bad("scale_token_stride", [](Args& a) {
+    a.cache.type = KvType::f8;
+    a.cache.k_scale = a.cache.v_scale = static_cast<float*>(a.cache.k);
+    a.cache.scale_page_stride = 16;
+  });
   bad("first", [](Args& a) { a.sequences.first = nullptr; });
   bad("parent", [](Args& a) { a.sequences.parent = nullptr; });
   report.expect_error("workspace", Code::invalid_argument, "workspace",
@@ -392,7 +511,8 @@ void check_errors(Report& report, Rng& rng) {
 
 void check_small(Report& report) {
   Rng rng(kSeed);
-  for (const Shape& s : {Shape{8, 2, 128, 16}, Shape{4, 2, 64, 0, 20, 5.0f, true}, Shape{2, 1, 256, 16}}) {
+  for (const Shape& s : {Shape{8, 2, 128, 16}, Shape{4, 2, 64, 0, 20, 5.0f, true}, Shape{2, 1, 256, 16},
+                         Shape{8, 2, 128, 16}.with(KvType::i8), Shape{4, 2, 64, 0}.with(KvType::f8)}) {
     std::vector<Sequence> batch = ragged(rng, s, {0, 17, 300});
     batch.push_back(make_sequence(rng, s, 250, tree(rng, 9)));
     Step step(s, batch, rng.normals(s.heads), 1);
@@ -417,9 +537,12 @@ void bench_shape(Report& report, const Shape& shape, int seqs, int ctx, int node
   s.max_tokens = ctx + 64;
   const int64_t tokens = s.page_tokens ? s.page_tokens : s.max_tokens, width = s.kv_heads * s.head_dim;
   const auto pages = static_cast<int32_t>(ceil_div<int64_t>(s.max_tokens, tokens));
-  const size_t bytes = 2 * sizeof(bf16) * static_cast<size_t>(int64_t{seqs} * pages * tokens * width);
-  const double read =
-      2.0 * sizeof(bf16) * static_cast<double>(seqs) * (ctx + nodes) * static_cast<double>(width);
+  const int64_t rows = int64_t{seqs} * pages * tokens;
+  const auto element = static_cast<size_t>(kv_bytes(s.type));
+  const size_t bytes = 2 * element * static_cast<size_t>(rows * width);
+  const double row_bytes = 2.0 * static_cast<double>(width) * static_cast<double>(element) +
+                           (s.is_byte() ? 8.0 * static_cast<double>(s.kv_heads) : 0);
+  const double read = static_cast<double>(seqs) * (ctx + nodes) * row_bytes;
   const int sets = rotation(bytes);
   Rng rng(kSeed);
   const auto noise = rng.normals_bf16(1 << 20);
@@ -444,18 +567,27 @@ void bench_shape(Report& report, const Shape& shape, int seqs, int ctx, int node
   Buffer<int32_t> d_table(table), d_first(first), d_length(length), d_position(position), d_parent(parent);
   const int64_t t = int64_t{seqs} * nodes;
   Buffer<bf16> q(rng.normals_bf16(t * s.heads * s.head_dim)), y(t * s.heads * s.head_dim);
+  const int64_t scales = s.is_byte() ? rows * s.kv_heads : 0;
+  Buffer<float> k_scale(std::vector<float>(static_cast<size_t>(scales * sets), 0.01f));
+  Buffer<float> v_scale(std::vector<float>(static_cast<size_t>(scales * sets), 0.01f));
   const auto args = [&](int set) {
     FlashAttentionDecodeArgs a{};
-    auto* base = reinterpret_cast<bf16*>(cache.data() + bytes * static_cast<size_t>(set));
+    std::byte* const base = cache.data() + bytes * static_cast<size_t>(set);
     a.q = q.data();
     a.cache = {base,
-               base + tokens * s.head_dim,
+               base + element * static_cast<size_t>(tokens * s.head_dim),
                2 * tokens * width,
                2 * tokens * s.head_dim,
                s.head_dim,
                s.page_tokens ? d_table.data() : nullptr,
                pages,
-               s.page_tokens};
+               s.page_tokens,
+               s.type,
+               k_scale.data() + scales * set,
+               v_scale.data() + scales * set,
+               s.kv_heads * tokens,
+               tokens,
+               1};
     a.y = y.data();
     a.q_stride = a.y_stride = s.heads * s.head_dim;
     a.sequences = {d_first.data(), d_length.data(), nullptr, d_position.data(), d_parent.data(), seqs, t,
@@ -472,15 +604,31 @@ void bench_shape(Report& report, const Shape& shape, int seqs, int ctx, int node
   const std::string label = std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " d" +
                             std::to_string(s.head_dim) + " B" + std::to_string(seqs) + " ctx " +
                             std::to_string(ctx) + (nodes > 1 ? " nodes " + std::to_string(nodes) : "") +
-                            (s.page_tokens ? " page " + std::to_string(s.page_tokens) : " contiguous");
+                            (s.page_tokens ? " page " + std::to_string(s.page_tokens) : " contiguous") +
+                            (s.type == KvType::f8 ? " f8"
+                             : s.is_byte()        ? " i8"
+                                                  : "");
   report.measured({"flash_attention_decode", label, timing.median_ms, timing.p5_ms, timing.p95_ms,
                    read / timing.median_ms * 1e-6, "gb_s", ceilings().read_gb_s});
 }
 
 void bench(Report& report) {
+  // beside each other, so that a cache of 8 bits meets the bf16 of the same minute
+  for (const int32_t page : {0, 16}) {
+    for (const auto& [seqs, ctx] : {std::pair{1, 8192}, {1, 32768}, {1, 131072}, {16, 8192}, {64, 4096}})
+      for (const KvType type : {KvType::bf16, KvType::f8, KvType::i8})
+        bench_shape(report, Shape{32, 8, 128, page}.with(type), seqs, ctx, 1);
+  }
+  for (const KvType type : {KvType::f8, KvType::i8}) {
+    bench_shape(report, Shape{32, 8, 128, 16}.with(type), 1, 8192, 8);
+    bench_shape(report, Shape{32, 8, 64, 16}.with(type), 1, 32768, 1);
+    bench_shape(report, Shape{16, 8, 256, 16}.with(type), 1, 32768, 1);
+  }
   for (const int32_t page : {0, 16, 32}) {
     const Shape s{32, 8, 128, page};
-    for (const int ctx : {1024, 8192, 32768, 131072}) bench_shape(report, s, 1, ctx, 1);
+    bench_shape(report, s, 1, 1024, 1);
+    if (page != 32) continue;
+    for (const int ctx : {8192, 32768, 131072}) bench_shape(report, s, 1, ctx, 1);
     bench_shape(report, s, 16, 8192, 1);
     bench_shape(report, s, 64, 4096, 1);
   }

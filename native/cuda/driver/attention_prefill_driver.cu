@@ -286,7 +286,8 @@ void check_errors(Report& report, Rng& rng) {
   bad("page_stride", [](Args& a) { a.cache.page_stride = 1; });
   bad("q: expected a pointer", [](Args& a) { a.q = nullptr; });
   bad("y: expected a pointer", [](Args& a) { a.y += 1; });
-  bad("cache v", [](Args& a) { a.cache.v += 1; });
+  bad("cache v", [](Args& a) { a.cache.v = static_cast<bf16*>(a.cache.v) + 1; });
+  bad("cache type", [](Args& a) { a.cache.type = KvType::i8; });
   bad("first", [](Args& a) { a.sequences.first = nullptr; });
   report.expect_error("workspace", Code::invalid_argument, "workspace",
                       [&] { flash_attention_prefill(step.args, {Workspace(workspace).data, 64}, nullptr); });
