@@ -111,7 +111,11 @@ class CallReader {
     integers("sampling", call_.sampling);
     flag("causal", call_.is_causal);
     flag("exact", call_.exact);
-    const napi_value threads = option("threads"), isa = option("isa");
+    const napi_value threads = option("threads"), isa = option("isa"), kv = option("kv");
+    if (!args_.absent_value(kv)) {
+      const std::string name = name_ + ": kv";
+      call_.kv = cpu::required_kv(name.c_str(), args_.text_of(kv, name));
+    }
     if (!args_.absent_value(threads))
       call_.threads =
           static_cast<int32_t>(args_.integer_of(threads, name_ + ": threads", 0, cpu::Pool::kMaxThreads));
@@ -146,12 +150,13 @@ napi_value run_op(napi_env env, napi_callback_info info) {
   });
 }
 
-// newKvCache(kvHeads: number, headDim: number, capacity: number): KvCache
+// newKvCache(kvHeads: number, headDim: number, capacity: number, dtype: string): KvCache
 napi_value new_kv_cache(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Args args(env, info, "KvCache");
     constexpr int64_t kMost = 1 << 20;
-    auto cache = std::make_shared<cpu::KvCache>(args.integer(0, "kvHeads", 1, kMost),
+    const DType dtype = cpu::required_kv("KvCache: dtype", args.text(3, "dtype"));
+    auto cache = std::make_shared<cpu::KvCache>(dtype, args.integer(0, "kvHeads", 1, kMost),
                                                 args.integer(1, "headDim", 1, kMost),
                                                 args.integer(2, "capacity", 1, int64_t{1} << 30));
     const uint64_t bytes = cache->pages().bytes();

@@ -1,5 +1,6 @@
 #include <string>
 
+#include "../native/cpu/kv_layout.h"
 #include "../native/cpu/pool.h"
 #include "args.h"
 #include "block.h"
@@ -24,6 +25,8 @@ SessionOptions read_options(const Args& args, size_t i) {
   integer("threads", options.threads, 0, cpu::Pool::kMaxThreads);
   const napi_value isa = args.member(args[i], "isa", "options");
   if (!args.absent_value(isa)) options.isa = args.text_of(isa, "options.isa");
+  const napi_value kv = args.member(args[i], "kv", "options");
+  if (!args.absent_value(kv)) options.kv = cpu::required_kv("options.kv", args.text_of(kv, "options.kv"));
   const napi_value exact = args.member(args[i], "exact", "options");
   if (!args.absent_value(exact)) options.exact = args.flag_of(exact, "options.exact");
   return options;

@@ -46,10 +46,11 @@ struct SessionOptions {
   int32_t slots = 1;  // sequences that can hold state
   int32_t pages = 0;  // of the kv caches together
   int32_t page_tokens = 32;
-  int32_t window = 64;  // most pending tokens of a sequence
-  int32_t threads = 0;  // 0: the pool's
-  bool exact = false;   // activations of matrix products stay f32
-  std::string isa;      // level of the kernels, as the device names it; empty: the one in use
+  int32_t window = 64;    // most pending tokens of a sequence
+  int32_t threads = 0;    // 0: the pool's
+  bool exact = false;     // activations of matrix products stay f32
+  DType kv = DType::f32;  // elements of the kv caches: f32, f16, bf16 or i8
+  std::string isa;        // level of the kernels, as the device names it; empty: the one in use
 };
 
 struct SessionBytes {

@@ -24,21 +24,25 @@ struct Tensor {
 
 enum class StateKind : int32_t { kv = 0, conv = 1, scan = 2 };
 
-// A recurrent state or a cache, all f32. What the elements of a unit mean is the affair of the op that owns
-// the state.
-//   kv:         committed [pages, page_tokens * elements]; rows after a sequence's length are its pending
-//   ones conv, scan: committed [slots, elements], pending [slots, window, pending_elements]
+// A recurrent state, f32, or a cache. What the elements of a unit mean is the affair of the op that owns the
+// state.
+//   kv:         pages [pages, page_bytes] of elements kept as `dtype`; rows after a sequence's length are its
+//               pending ones
+//   conv, scan: committed [slots, elements], pending [slots, window, pending_elements]
 struct StateView {
   StateKind kind = StateKind::kv;
   float* committed = nullptr;
   float* pending = nullptr;
-  int64_t elements = 0;
+  int64_t elements = 0;  // of a slot, or of a token in the cache
   int64_t pending_elements = 0;
-  int32_t window = 0;       // most pending tokens a slot can hold
-  int32_t page_tokens = 0;  // kv only
+  int32_t window = 0;  // most pending tokens a slot can hold
+  std::byte* pages = nullptr;
+  int64_t page_bytes = 0;
+  int32_t page_tokens = 0;
+  DType dtype = DType::f32;
 
   float* slot(int64_t index) const { return committed + index * elements; }
-  float* page(int64_t index) const { return committed + index * elements * page_tokens; }
+  std::byte* page(int64_t index) const { return pages + index * page_bytes; }
   float* pending_row(int64_t slot_index, int64_t node) const {
     return pending + (slot_index * window + node) * pending_elements;
   }

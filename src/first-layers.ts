@@ -11,7 +11,7 @@ interface Opened {
   close(): void;
 }
 
-export type StepSettings = Pick<SessionOptions, 'threads' | 'exact' | 'isa'>;
+export type StepSettings = Pick<SessionOptions, 'threads' | 'exact' | 'isa' | 'kv'>;
 
 /**
  * Models made of the first layers of a loaded one, with its last norm and head: the same weights in memory, states of their own. Each is made when it is first asked for and kept until

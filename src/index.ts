@@ -20,6 +20,7 @@ export { type LoadOptions, load } from './load.js';
 export type { Model, ModelInfo } from './model.js';
 export type { MemoryPlan, PlanOptions } from './model-plan.js';
 export { type Device, devices } from './native/index.js';
+export type { KvType } from './ops/flash-attention.js';
 export type { PrefixCacheStats } from './state/prefix-cache.js';
 export type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer, TokenStream } from './text/index.js';
 export type { ModelSource } from './weights/open.js';

@@ -1,10 +1,12 @@
 import type { Program } from './graph/compile.js';
 import { defaultModelPath } from './load.js';
 import { type CheckpointInfo, type MemoryPlan, type PlanOptions, planModel } from './model-plan.js';
+import type { KvType } from './ops/flash-attention.js';
 import { openModelFiles } from './weights/open.js';
 
 export interface Inspection extends CheckpointInfo {
   readonly context: number;
+  readonly kv: KvType;
   /** What `load` with the same options would plan; weights as stored, before packing. */
   readonly memory: MemoryPlan;
   readonly program: Program;
@@ -20,8 +22,8 @@ export async function inspect(
     options.signal ? { signal: options.signal } : {},
   );
   try {
-    const { info, program, context, memory } = await planModel(files, options);
-    return { ...info, context, memory, program };
+    const { info, program, context, kv, memory } = await planModel(files, options);
+    return { ...info, context, kv, memory, program };
   } finally {
     files.close();
   }

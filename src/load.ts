@@ -75,6 +75,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     const settings = {
       threads: options.threads ?? 0,
       exact: options.activations === 'exact',
+      kv: plan.kv,
       ...(options.isa === undefined ? {} : { isa: options.isa }),
     };
     const session = await openSession(
@@ -134,6 +135,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
         device: 'cpu',
         isa: options.isa ?? devices()[0]?.isa ?? 'unknown',
         activations: options.activations ?? 'fast',
+        kv: plan.kv,
         context,
         fingerprint,
         memory,

@@ -1,10 +1,11 @@
 import { mismatch } from './errors.js';
 import { type Bounds, compile, type Program } from './graph/compile.js';
-import type { Graph } from './graph/graph.js';
+import type { Graph, StateSpec } from './graph/graph.js';
 import type { Tensor } from './graph/tensor.js';
 import type { ModelDefinition, ModelShape } from './models/define.js';
 import { findModel } from './models/index.js';
 import { devices } from './native/index.js';
+import { type KvType, kvTypes } from './ops/flash-attention.js';
 import { sample } from './ops/index.js';
 import { turn } from './turn.js';
 import type { ModelFiles } from './weights/open.js';
@@ -25,6 +26,11 @@ export interface PlanOptions {
   sequences?: number;
   /** Tokens of all sequences together that the attention cache holds. Default: four times the context. */
   cacheTokens?: number;
+  /**
+   * What keys and values are kept as in the attention cache. `f32` (the default) loses nothing; `f16`, `bf16` and `int8` (with one scale a row and head) take a half, a half and about
+   * a quarter of its memory, and rounding changes what the model says a little. With every type a sequence's tokens depend on that sequence alone.
+   */
+  kv?: KvType;
   /**
    * Memory for beginnings of prompts that later prompts may share: checkpoints of recurrent states, and the index of the cache pages that are kept as long as no request needs them. 0 keeps
    * none. Default: what the recurrent states of eight sequences take, but at least 16 MiB.
@@ -66,6 +72,8 @@ export interface ModelPlan {
   readonly context: number;
   readonly slots: number;
   readonly pages: number;
+  /** f32 for models without attention. */
+  readonly kv: KvType;
   /** Weights as they are stored, before packing. */
   readonly memory: MemoryPlan;
 }
@@ -74,6 +82,8 @@ export interface ModelPlan {
 export async function planModel(files: ModelFiles, options: PlanOptions): Promise<ModelPlan> {
   for (const name of ['context', 'sequences', 'cacheTokens'] as const) checkPositive(name, options[name]);
   checkCount('prefixCacheBytes', options.prefixCacheBytes);
+  if (options.kv !== undefined && !kvTypes.includes(options.kv))
+    throw mismatch('INVALID_ARGUMENT', 'kv', `one of ${kvTypes.join(', ')}`, String(options.kv));
   const definition = findModel(files.config.modelType, options.models ?? []);
   const { graph, logits, shape } = await definition.build(files.config.raw, files.checkpoint);
   const { ids } = sample({ logits });
@@ -89,8 +99,18 @@ export async function planModel(files: ModelFiles, options: PlanOptions): Promis
   const bounds: Bounds = { t: chunkTokens, seqs: Math.min(slots, chunkTokens), rows };
   const program = await compile(graph, { logits, ids }, { bounds });
   await turn();
-  const memory = planMemory(files, program, { slots, pages, prefixCacheBytes: options.prefixCacheBytes });
-  return { info: { ...shape, ...describe(files) }, program, source: { graph, logits }, context, slots, pages, memory };
+  const kv = hasCache ? (options.kv ?? 'f32') : 'f32';
+  const memory = planMemory(files, program, graph, { slots, pages, kv, prefixCacheBytes: options.prefixCacheBytes });
+  return {
+    info: { ...shape, ...describe(files) },
+    program,
+    source: { graph, logits },
+    context,
+    slots,
+    pages,
+    kv,
+    memory,
+  };
 }
 
 const leastPrefixBytes = 16 * 2 ** 20;
@@ -98,14 +118,23 @@ const leastPrefixBytes = 16 * 2 ** 20;
 function planMemory(
   files: ModelFiles,
   program: Program,
-  { slots, pages, prefixCacheBytes }: { slots: number; pages: number; prefixCacheBytes: number | undefined },
+  graph: Graph,
+  {
+    slots,
+    pages,
+    kv,
+    prefixCacheBytes,
+  }: Pick<ModelPlan, 'slots' | 'pages' | 'kv'> & {
+    prefixCacheBytes: number | undefined;
+  },
 ): MemoryPlan {
   const weights = files.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
   const activations = program.arenaBytes;
   let [committed, drafts, cache] = [0, 0, 0];
-  for (const { kind, elements, pendingElements } of program.states) {
+  for (const state of program.states) {
+    const { kind, elements, pendingElements } = state;
     if (kind === 'kv') {
-      cache += 4 * pages * pageTokens * elements;
+      cache += pages * pageTokens * kvTokenBytes(graph, state, kv);
     } else {
       committed += 4 * slots * elements;
       drafts += 4 * slots * decodeWindow * pendingElements;
@@ -115,6 +144,22 @@ function planMemory(
   const prefixes = prefixCacheBytes ?? Math.max((8 * committed) / slots, leastPrefixBytes);
   const total = weights + activations + states + cache + prefixes;
   return { weights, activations, states, drafts, cache, prefixes, total };
+}
+
+const kvElementBytes: Readonly<Record<KvType, number>> = { f32: 4, f16: 2, bf16: 2, int8: 1 };
+
+/** A token's keys and values in one layer's cache; the same sum as native/cpu/kv_layout.cpp for pages of `pageTokens`. */
+function kvTokenBytes(graph: Graph, state: StateSpec, kv: KvType): number {
+  const owner = graph.nodes.find(({ operands }) => {
+    const storage = operands.cache?.storage;
+    return storage?.role === 'state' && graph.states[storage.index] === state;
+  });
+  const headDim = owner?.attrs.head_dim ?? state.elements;
+  const rows = state.elements / headDim;
+  const scaleBytes = kv === 'int8' ? 4 : 0;
+  // bf16 keys are filled up to whole pairs
+  const fill = kv === 'bf16' && headDim % 2 === 1 ? 1 / 2 : 0;
+  return rows * ((headDim + fill) * kvElementBytes[kv] + scaleBytes);
 }
 
 /** @throws CrosscurrentError OUT_OF_MEMORY where a plan cannot be met, before anything of it is taken. */

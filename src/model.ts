@@ -6,6 +6,7 @@ import type { Scheduler, SchedulerStats } from './generate/scheduler.js';
 import { append, Sequence } from './generate/sequence.js';
 import type { Program } from './graph/compile.js';
 import type { CheckpointInfo, MemoryPlan } from './model-plan.js';
+import type { KvType } from './ops/flash-attention.js';
 import type { ChatMessage, DecodeOptions, EncodeOptions, Tokenizer } from './text/index.js';
 
 export interface ModelInfo extends CheckpointInfo {
@@ -13,6 +14,8 @@ export interface ModelInfo extends CheckpointInfo {
   /** Kernel level in use. */
   readonly isa: string;
   readonly activations: 'fast' | 'exact';
+  /** What the attention cache keeps keys and values as; f32 for models without attention. */
+  readonly kv: KvType;
   /** Most tokens of a sequence. */
   readonly context: number;
   /** Differs between models: what a saved sequence is held against. 16 hexadecimal digits. */
@@ -52,7 +55,7 @@ export class Model implements AsyncDisposable {
     this.info = parts.info;
     this.program = parts.program;
     this.#parts = parts;
-    const { vocab, memory, fingerprint, activations } = parts.info;
+    const { vocab, memory, fingerprint, activations, kv } = parts.info;
     const { slots, pages } = parts.scheduler.limits;
     this.#host = {
       scheduler: parts.scheduler,
@@ -63,6 +66,7 @@ export class Model implements AsyncDisposable {
       pageBytes: pages > 0 ? memory.cache / pages : 0,
       fingerprint,
       activations,
+      kv,
       prepare: (prompt, options) => this.#prepare(prompt, options),
       firstLayers: async (layers) => {
         if (parts.firstLayers) return parts.firstLayers(layers);

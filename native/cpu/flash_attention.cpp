@@ -8,7 +8,6 @@
 // tree are not side by side, each goes alone.
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <string>
 
@@ -49,9 +48,17 @@ struct Running {
 // What one worker needs for itself.
 struct Scratch {
   Running whole, part;
-  float *keys, *values;  // one block
+  std::byte* block;  // keys and values of one block
+  float* room;       // the same as f32
   const float** q;
 };
+
+int kernel_of(DType dtype) {
+  return dtype == DType::f16    ? kKvF16
+         : dtype == DType::bf16 ? kKvBf16
+         : dtype == DType::i8   ? kKvInt8
+                                : kKvF32;
+}
 
 class Attention {
  public:
@@ -61,8 +68,9 @@ class Attention {
         step_(context.step),
         heads_(a.q.dims[1] / a.head_dim),
         group_(heads_ / a.kv_heads),
-        layout_(a.kv_heads, a.head_dim, a.cache.page_tokens),
-        kernels_(kKernels.active()) {}
+        layout_(a.cache.dtype, a.head_dim, a.cache.page_tokens),
+        block_layout_(a.cache.dtype, a.head_dim, kKeyBlock),
+        kernel_(kKernels.active().block[kernel_of(a.cache.dtype)]) {}
 
   void run() {
     const int64_t units = step_.seqs * a_.kv_heads;
@@ -85,28 +93,21 @@ class Attention {
     return a_.window > 0 ? std::max<int64_t>(0, int64_t{step_.position[row]} - a_.window + 1) : 0;
   }
 
-  // Moves the accepted rows of the last step into place, then writes this step's.
+  // Moves the accepted rows of the last step into place, then writes this step's, where it has some.
   void update_cache(int seq, int64_t kv_head) {
     const KvRows rows = rows_of(seq);
-    const int64_t d = a_.head_dim, width = layout_.width();
     const int32_t* accepted = step_.accepted.data() + step_.accepted_first[seq];
-    for (int i = 0; i < step_.accepted_count(seq); ++i) {
-      if (accepted[i] == i) continue;
-      const int64_t from = step_.length[seq] + accepted[i], to = step_.length[seq] + i;
-      const float* old_key = rows.key(kv_head, from);
-      float* key = rows.key(kv_head, to);
-      for (int64_t j = 0; j < d; ++j) key[j * width] = old_key[j * width];
-      std::memcpy(rows.value(kv_head, to), rows.value(kv_head, from), static_cast<size_t>(d) * sizeof(float));
-    }
+    for (int i = 0; i < step_.accepted_count(seq); ++i)
+      if (accepted[i] != i)
+        layout_.move(layout_, rows(kv_head, step_.length[seq] + accepted[i]),
+                     rows(kv_head, step_.length[seq] + i));
+    if (!a_.k) return;
     int64_t to = step_.base(seq);
     for (int64_t row = step_.first[seq]; row < step_.first[seq + 1]; ++row, ++to) {
       // a page may come from another sequence, whose rows must not show in a saved state
       if (to % a_.cache.page_tokens == 0) rows.clear(kv_head, to);
-      const float* k = a_.k.f32(row) + kv_head * d;
-      float* key = rows.key(kv_head, to);
-      for (int64_t j = 0; j < d; ++j) key[j * width] = k[j];
-      std::memcpy(rows.value(kv_head, to), a_.v.f32(row) + kv_head * d,
-                  static_cast<size_t>(d) * sizeof(float));
+      layout_.put(rows(kv_head, to), a_.k.f32(row) + kv_head * a_.head_dim,
+                  a_.v.f32(row) + kv_head * a_.head_dim);
     }
   }
 
@@ -189,8 +190,8 @@ class Attention {
     Workspace& workspace = context_.workspace;
     Scratch* scratch = workspace.take<Scratch>(workers);
     for (int i = 0; i < workers; ++i)
-      scratch[i] = {take_running(1), take_running(1), workspace.take<float>(kKeyBlock * a_.head_dim),
-                    workspace.take<float>(kKeyBlock * a_.head_dim),
+      scratch[i] = {take_running(1), take_running(1), workspace.take<std::byte>(block_layout_.head_bytes()),
+                    workspace.take<float>(2 * kKeyBlock * a_.head_dim),
                     workspace.take<const float*>(tile_queries())};
     std::atomic<int64_t> next{0};
     const auto work = [&](int worker) {
@@ -252,6 +253,7 @@ class Attention {
     block.head_dim = d;
     block.scale = a_.scale;
     block.softcap = a_.softcap;
+    block.room = scratch.room;
     place_block(tile, begin, start, block, scratch);
     for (int64_t row = begin; row < end; ++row)
       for (int64_t head = 0; head < group_; ++head)
@@ -261,7 +263,7 @@ class Attention {
     block.sum = running.sum + offset * d;
     block.max = running.max + offset;
     block.total = running.total + offset;
-    kernels_.block(&block);
+    kernel_(&block);
   }
 
   // The block where it lies, if a page holds it as the kernel wants it and every key is at its own place;
@@ -269,11 +271,16 @@ class Attention {
   void place_block(const Tile& tile, int64_t row, int64_t start, AttentionBlock& block,
                    const Scratch& scratch) const {
     const KvRows rows = rows_of(tile.seq);
+    const auto at = [&](const KvRow& row) {
+      block.keys = row.key;
+      block.values = row.value;
+      block.key_scale = row.key_scale;
+      block.value_scale = row.value_scale;
+    };
     if (layout_.width() == kKeyBlock && start + block.last <= direct_[row]) {
-      block.keys = rows.key(tile.kv_head, start);
-      block.values = rows.value(tile.kv_head, start);
+      at(rows(tile.kv_head, start));
       const int64_t following = start + kKeyBlock;
-      if (following < direct_[row]) block.next = rows.key(tile.kv_head, following);
+      if (following < direct_[row]) block.next = rows(tile.kv_head, following).key;
       return;
     }
     int64_t node = row;  // of the key that the loop is at, once it is past the direct ones
@@ -283,14 +290,9 @@ class Attention {
         while (step_.position[node] > key) node = step_.parent[node];
         place = step_.base(tile.seq) + node - step_.first[tile.seq];
       }
-      const float* from = rows.key(tile.kv_head, place);
-      for (int64_t d = 0; d < a_.head_dim; ++d)
-        scratch.keys[d * kKeyBlock + key - start] = from[d * layout_.width()];
-      std::memcpy(scratch.values + (key - start) * a_.head_dim, rows.value(tile.kv_head, place),
-                  static_cast<size_t>(a_.head_dim) * sizeof(float));
+      block_layout_.move(layout_, rows(tile.kv_head, place), block_layout_.row(scratch.block, key - start));
     }
-    block.keys = scratch.keys;
-    block.values = scratch.values;
+    at(block_layout_.row(scratch.block, 0));
   }
 
   // whole = both; the order of the splits is the order of the calls.
@@ -335,8 +337,8 @@ class Attention {
   Context& context_;
   const Step& step_;
   const int64_t heads_, group_;
-  const KvLayout layout_;
-  const AttentionKernels& kernels_;
+  const KvLayout layout_, block_layout_;
+  void (*const kernel_)(const AttentionBlock*);
   int64_t* direct_ = nullptr;
   Tile* tiles_ = nullptr;
   int64_t tile_count_ = 0, splits_ = 0, keys_ = 0;
@@ -352,6 +354,11 @@ void flash_attention(const FlashAttention& a, Context& context) {
   if (a.cache.page_tokens < 1 || a.cache.elements != 2 * kv_width)
     throw Error(Code::invalid_program, "flash_attention: cache",
                 std::to_string(2 * kv_width) + " elements a token", std::to_string(a.cache.elements));
+  const int64_t page_bytes =
+      a.kv_heads * KvLayout(a.cache.dtype, a.head_dim, a.cache.page_tokens).head_bytes();
+  if (a.cache.page_bytes != page_bytes)
+    throw Error(Code::invalid_program, "flash_attention: cache", std::to_string(page_bytes) + " bytes a page",
+                std::to_string(a.cache.page_bytes));
   Attention(a, context).run();
 }
 

@@ -1,20 +1,26 @@
-// flash_attention, one block of 32 keys against some queries. Compiled for each instruction-set level.
+// flash_attention's work on one block of 32 keys, one table an instruction-set level. Plain structs (see
+// isa.h).
 //
-// What a block does to a query depends on that query, the keys it sees and its running softmax alone: never
+// What a call does to a query depends on that query, the keys it sees and its running softmax alone: never
 // on the number of queries of the call. Scores are chains over head_dim, values chains over keys in order.
+// int8 rows meet their scale where it costs least: keys after the sum of a score, values in the weights.
 #pragma once
 
 #include <stddef.h>
 
+#include "simd/kv_elements.h"
 #include "simd/vector.h"
 
 namespace crosscurrent::cpu {
 
+// As kv_layout.h lays them out in a block of 32 tokens.
 struct AttentionBlock {
-  const float* keys;    // [head_dim][32]
-  const float* values;  // [32][head_dim]
-  const float* next;    // keys of a block that is likely to follow, or null: fetched ahead
-  int first, last;      // keys of the block that all queries of the call see
+  const void* keys;
+  const void* values;
+  const void* next;        // keys of a block that is likely to follow, or null: fetched ahead
+  const float* key_scale;  // [32] of int8 rows, else null
+  const float* value_scale;
+  int first, last;  // keys of the block that all queries of the call see
   int64_t head_dim;
   float scale, softcap;
   // The queries and their running softmax: sum[i] = exp-weighted values relative to max[i], total[i] =
@@ -24,10 +30,14 @@ struct AttentionBlock {
   float* sum;             // [queries, head_dim]
   float* max;             // [queries]
   float* total;           // [queries]
+  float* room;            // [2, 32 * head_dim] for a block as f32
 };
 
+// Types of the elements of a cache.
+enum { kKvF32, kKvF16, kKvBf16, kKvInt8, kKvTypes };
+
 struct AttentionKernels {
-  void (*block)(const AttentionBlock* block);
+  void (*block[kKvTypes])(const AttentionBlock* block);
 };
 
 extern const AttentionKernels kAttentionV2;
@@ -35,32 +45,50 @@ extern const AttentionKernels kAttentionAvx2;
 
 namespace {
 
-constexpr int kBlockVectors = 4;  // 32 keys
+constexpr int kBlockKeys = 32;
+constexpr int kBlockVectors = kBlockKeys / kLanes;
 
-// 32 floats. The processor does not guess the way from keys to values and from page to page: asking for them
-// while the other half of a block is computed brought decode over 94 MB of cache from 437 to 320 us a layer,
-// where reading alone takes 295 (Zen 3, 2048 keys, 3 kv heads of 64, one thread).
-inline void fetch(const float* from) {
+// 32 elements. The processor does not guess the way from keys to values and from page to page: asking for
+// them while the other half of a block is computed brought decode over 94 MB of f32 cache from 437 to 320 us
+// a layer, where reading alone takes 295 (Zen 3, 2048 keys, 3 kv heads of 64, one thread).
+template <class Element>
+inline void fetch(const Element* from) {
   __builtin_prefetch(from);
-  __builtin_prefetch(from + 16);
+  if constexpr (kBlockKeys * sizeof(Element) > 64) __builtin_prefetch((const char*)from + 64);
+}
+
+// s += q[d] k[d] over the block; `key` is where d's pair begins.
+template <class Kv, int kPart, int queries>
+inline void add_scores(const AttentionBlock& a, int64_t at, int64_t d, const typename Kv::Element* key,
+                       F32x8 (&s)[queries][kBlockVectors]) {
+  F32x8 k[kBlockVectors];
+  for (int i = 0; i < kBlockVectors; ++i) k[i] = Kv::template load<kPart>(key + i * kLanes * Kv::kPair);
+  for (int query = 0; query < queries; ++query) {
+    const F32x8 q = splat(a.q[at + query][d]);
+    for (int i = 0; i < kBlockVectors; ++i) s[query][i] = fma8(q, k[i], s[query][i]);
+  }
 }
 
 // Scores of the block in s, or minus infinity where a key is not seen.
-template <int queries, bool fetches>
+template <class Kv, int queries, bool fetches>
 inline void score(const AttentionBlock& a, int64_t at, F32x8 (&s)[queries][kBlockVectors]) {
-  const float* key = a.keys;
-  for (int64_t d = 0; d < a.head_dim; ++d, key += kBlockVectors * kLanes) {
-    if constexpr (fetches) fetch(a.values + d * kBlockVectors * kLanes);
-    F32x8 k[kBlockVectors];
-    for (int i = 0; i < kBlockVectors; ++i) k[i] = load8(key + i * kLanes);
-    for (int query = 0; query < queries; ++query) {
-      const F32x8 q = splat(a.q[at + query][d]);
-      for (int i = 0; i < kBlockVectors; ++i) s[query][i] = fma8(q, k[i], s[query][i]);
+  const auto* key = static_cast<const typename Kv::Element*>(a.keys);
+  const auto* values = static_cast<const typename Kv::Element*>(a.values);
+  int64_t d = 0;
+  for (; d + Kv::kPair <= a.head_dim; d += Kv::kPair, key += kBlockKeys * Kv::kPair) {
+    if constexpr (fetches) {
+      fetch(values + d * kBlockKeys);
+      if constexpr (Kv::kPair == 2) fetch(values + (d + 1) * kBlockKeys);
     }
+    add_scores<Kv, 0>(a, at, d, key, s);
+    if constexpr (Kv::kPair == 2) add_scores<Kv, 1>(a, at, d + 1, key, s);
   }
+  if (d < a.head_dim) add_scores<Kv, 0>(a, at, d, key, s);
   for (int query = 0; query < queries; ++query) {
     for (int i = 0; i < kBlockVectors; ++i) {
-      F32x8 value = s[query][i] * a.scale;
+      F32x8 value = s[query][i];
+      if (a.key_scale != NULL) value = value * load8(a.key_scale + i * kLanes);
+      value = value * a.scale;
       if (a.softcap > 0) value = a.softcap * tanh8(value / a.softcap);
       const I32x8 key_index = I32x8{0, 1, 2, 3, 4, 5, 6, 7} + i * kLanes;
       const I32x8 seen = (key_index >= a.first) & (key_index < a.last);
@@ -79,76 +107,144 @@ inline float renormalize(const AttentionBlock& a, int64_t query, F32x8 (&s)[kBlo
   F32x8 p[kBlockVectors];
   for (int i = 0; i < kBlockVectors; ++i) {
     p[i] = exp8(s[i] - new_max);
-    store8(weights + i * kLanes, p[i]);
+    store8(weights + i * kLanes, a.value_scale != NULL ? p[i] * load8(a.value_scale + i * kLanes) : p[i]);
   }
   a.max[query] = new_max;
   a.total[query] = a.total[query] * shrink + sum8((p[0] + p[1]) + (p[2] + p[3]));
   return shrink;
 }
 
+// sum += weights[key] * values[key, d … d + 8 vectors); `value` is where the key's pair begins.
+template <class Kv, int kPart, int queries, int vectors>
+inline void add_weighted(const typename Kv::Element* value, int key, const float (*weights)[kBlockKeys],
+                         F32x8 (&sum)[queries][vectors]) {
+  F32x8 v[vectors];
+  for (int i = 0; i < vectors; ++i) v[i] = Kv::template load<kPart>(value + i * kLanes * Kv::kPair);
+  for (int query = 0; query < queries; ++query) {
+    const F32x8 weight = splat(weights[query][key]);
+    for (int i = 0; i < vectors; ++i) sum[query][i] = fma8(weight, v[i], sum[query][i]);
+  }
+}
+
 // sum[:, d … d + 8 vectors) = sum * shrink + weights * values
-template <int queries, int vectors, bool fetches>
+template <class Kv, int queries, int vectors, bool fetches>
 inline void add_values(const AttentionBlock& a, int64_t at, int64_t d, const float* shrink,
-                       const float (*weights)[kBlockVectors * kLanes]) {
+                       const float (*weights)[kBlockKeys]) {
+  using Element = typename Kv::Element;
   F32x8 sum[queries][vectors];
   for (int query = 0; query < queries; ++query)
     for (int i = 0; i < vectors; ++i)
       sum[query][i] = load8(a.sum + (at + query) * a.head_dim + d + i * kLanes) * shrink[query];
-  for (int key = a.first; key < a.last; ++key) {
-    const float* value = a.values + key * a.head_dim + d;
-    if constexpr (fetches) fetch(a.next + key * a.head_dim + d);
-    F32x8 v[vectors];
-    for (int i = 0; i < vectors; ++i) v[i] = load8(value + i * kLanes);
-    for (int query = 0; query < queries; ++query) {
-      const F32x8 weight = splat(weights[query][key]);
-      for (int i = 0; i < vectors; ++i) sum[query][i] = fma8(weight, v[i], sum[query][i]);
-    }
+  const auto pair = [&](int key) {
+    return static_cast<const Element*>(a.values) + (key / Kv::kPair * a.head_dim + d) * Kv::kPair;
+  };
+  int key = a.first;
+  if (Kv::kPair == 2 && key % 2 != 0) {
+    add_weighted<Kv, Kv::kPair - 1>(pair(key), key, weights, sum);
+    ++key;
   }
+  for (; key + Kv::kPair <= a.last; key += Kv::kPair) {
+    if constexpr (fetches) {
+      const auto* next = static_cast<const Element*>(a.next) + key * a.head_dim + d;
+      fetch(next);
+      if constexpr (Kv::kPair == 2) fetch(next + a.head_dim);
+    }
+    add_weighted<Kv, 0>(pair(key), key, weights, sum);
+    if constexpr (Kv::kPair == 2) add_weighted<Kv, 1>(pair(key), key + 1, weights, sum);
+  }
+  if (key < a.last) add_weighted<Kv, 0>(pair(key), key, weights, sum);
   for (int query = 0; query < queries; ++query)
     for (int i = 0; i < vectors; ++i)
       store8(a.sum + (at + query) * a.head_dim + d + i * kLanes, sum[query][i]);
 }
 
-template <int queries, bool fetches>
+template <class Kv>
+inline const typename Kv::Element* value_of(const AttentionBlock& a, int key, int64_t d) {
+  return static_cast<const typename Kv::Element*>(a.values) + (key / Kv::kPair * a.head_dim + d) * Kv::kPair +
+         key % Kv::kPair;
+}
+
+template <class Kv, int queries, bool fetches>
 void attend(const AttentionBlock& a, int64_t at) {
   F32x8 s[queries][kBlockVectors] = {};
-  score<queries, fetches>(a, at, s);
-  float weights[queries][kBlockVectors * kLanes], shrink[queries];
+  score<Kv, queries, fetches>(a, at, s);
+  float weights[queries][kBlockKeys], shrink[queries];
   for (int query = 0; query < queries; ++query)
     shrink[query] = renormalize(a, at + query, s[query], weights[query]);
   constexpr int kVectors =
       queries == 1 && !fetches ? 8 : 4;  // 8 … 12 independent chains hide the latency of a multiply-add
   int64_t d = 0;
   for (; d + kVectors * kLanes <= a.head_dim; d += kVectors * kLanes)
-    add_values<queries, kVectors, fetches>(a, at, d, shrink, weights);
-  for (; d + kLanes <= a.head_dim; d += kLanes) add_values<queries, 1, false>(a, at, d, shrink, weights);
+    add_values<Kv, queries, kVectors, fetches>(a, at, d, shrink, weights);
+  for (; d + kLanes <= a.head_dim; d += kLanes) add_values<Kv, queries, 1, false>(a, at, d, shrink, weights);
   for (; d < a.head_dim; ++d) {
     for (int query = 0; query < queries; ++query) {
       float* sum = a.sum + (at + query) * a.head_dim + d;
       *sum *= shrink[query];
       for (int key = a.first; key < a.last; ++key)
-        *sum = fma1(weights[query][key], a.values[key * a.head_dim + d], *sum);
+        *sum = fma1(weights[query][key], Kv::one(value_of<Kv>(a, key, d)), *sum);
     }
   }
 }
 
-template <bool fetches>
+template <class Kv, bool fetches>
 int64_t attend_first(const AttentionBlock& a) {
   const int64_t queries = a.queries < 3 ? a.queries : 3;
-  if (queries == 3) attend<3, fetches>(a, 0);
-  if (queries == 2) attend<2, fetches>(a, 0);
-  if (queries == 1) attend<1, fetches>(a, 0);
+  if (queries == 3) attend<Kv, 3, fetches>(a, 0);
+  if (queries == 2) attend<Kv, 2, fetches>(a, 0);
+  if (queries == 1) attend<Kv, 1, fetches>(a, 0);
   return queries;
 }
 
-void attention_block(const AttentionBlock* block) {
-  int64_t at = block->next != NULL ? attend_first<true>(*block) : attend_first<false>(*block);
-  for (; at + 3 <= block->queries; at += 3) attend<3, false>(*block, at);
-  if (at + 2 == block->queries) attend<2, false>(*block, at);
-  if (at + 1 == block->queries) attend<1, false>(*block, at);
+template <class Kv>
+void attend_queries(const AttentionBlock& a) {
+  int64_t at = a.next != NULL ? attend_first<Kv, true>(a) : attend_first<Kv, false>(a);
+  for (; at + 3 <= a.queries; at += 3) attend<Kv, 3, false>(a, at);
+  if (at + 2 == a.queries) attend<Kv, 2, false>(a, at);
+  if (at + 1 == a.queries) attend<Kv, 1, false>(a, at);
 }
 
-constexpr AttentionKernels kAttentionBlocks = {attention_block};
+// The block as f32, whose conversion many queries then share: the same numbers, so the same bits.
+template <class Kv>
+AttentionBlock widened(const AttentionBlock& a) {
+  float *keys = a.room, *values = a.room + kBlockKeys * a.head_dim;
+  const auto* from = static_cast<const typename Kv::Element*>(a.keys);
+  for (int64_t d = 0; d < a.head_dim; ++d) {
+    const auto* key = from + d / Kv::kPair * kBlockKeys * Kv::kPair;
+    for (int i = 0; i < kBlockKeys; i += kLanes) {
+      const auto* part = key + i * Kv::kPair;
+      store8(keys + d * kBlockKeys + i,
+             d % Kv::kPair == 0 ? Kv::template load<0>(part) : Kv::template load<Kv::kPair - 1>(part));
+    }
+  }
+  for (int key = a.first; key < a.last; ++key) {
+    float* to = values + key * a.head_dim;
+    int64_t d = 0;
+    for (; d + kLanes <= a.head_dim; d += kLanes) {
+      const auto* pair = value_of<Kv>(a, key / Kv::kPair * Kv::kPair, d);
+      store8(to + d,
+             key % Kv::kPair == 0 ? Kv::template load<0>(pair) : Kv::template load<Kv::kPair - 1>(pair));
+    }
+    for (; d < a.head_dim; ++d) to[d] = Kv::one(value_of<Kv>(a, key, d));
+  }
+  AttentionBlock block = a;
+  block.keys = keys;
+  block.values = values;
+  block.next = NULL;
+  return block;
+}
+
+template <class Kv>
+void attention_block(const AttentionBlock* block) {
+  constexpr int64_t kFewQueries = 6;  // two rounds of three
+  if (sizeof(typename Kv::Element) == sizeof(float) || block->queries <= kFewQueries)
+    return attend_queries<Kv>(*block);
+  const AttentionBlock wide = widened<Kv>(*block);
+  attend_queries<KvF32>(wide);
+}
+
+constexpr AttentionKernels kAttentionBlocks = {
+    {attention_block<KvF32>, attention_block<KvF16>, attention_block<KvBf16>, attention_block<KvInt8>}};
 
 }  // namespace
 }  // namespace crosscurrent::cpu

@@ -1,7 +1,6 @@
 #include "kv_cache.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "../error.h"
@@ -9,8 +8,8 @@
 
 namespace crosscurrent::cpu {
 
-KvPages::KvPages(int64_t kv_heads, int64_t head_dim, const std::vector<int64_t>& capacities)
-    : kv_heads_(kv_heads), head_dim_(head_dim), layout_(kv_heads, head_dim, kPageTokens) {
+KvPages::KvPages(DType dtype, int64_t kv_heads, int64_t head_dim, const std::vector<int64_t>& capacities)
+    : kv_heads_(kv_heads), head_dim_(head_dim), layout_(dtype, head_dim, kPageTokens) {
   constexpr int64_t kMostPages = int64_t{1} << 26;
   int64_t most = 0, total = 0;
   for (const int64_t capacity : capacities) {
@@ -22,7 +21,7 @@ KvPages::KvPages(int64_t kv_heads, int64_t head_dim, const std::vector<int64_t>&
   }
   uint64_t bytes;
   if (__builtin_mul_overflow(static_cast<uint64_t>(total),
-                             static_cast<uint64_t>(layout_.page_elements()) * sizeof(float), &bytes))
+                             static_cast<uint64_t>(kv_heads * layout_.head_bytes()), &bytes))
     throw Error(Code::out_of_memory, "kv cache", "a size within 64 bits", "more");
   require_memory("kv cache", bytes);
   max_pages_ = static_cast<int32_t>(most);
@@ -36,40 +35,29 @@ KvPages::KvPages(int64_t kv_heads, int64_t head_dim, const std::vector<int64_t>&
 StateView KvPages::view() const {
   StateView view;
   view.kind = StateKind::kv;
-  view.committed = reinterpret_cast<float*>(memory_.data());
+  view.pages = memory_.data();
+  view.page_bytes = kv_heads_ * layout_.head_bytes();
+  view.page_tokens = kPageTokens;
+  view.dtype = layout_.dtype();
   view.elements = 2 * kv_heads_ * head_dim_;
   view.pending_elements = 1;
-  view.page_tokens = kPageTokens;
   return view;
 }
 
 void KvPages::write(int seq, int64_t row, int64_t count, const float* k, const float* v, int threads) {
   const StateView view = this->view();
   const KvRows rows = rows_of(view, seq);
-  const int64_t width = layout_.width(), kv_width = kv_heads_ * head_dim_;
+  const int64_t kv_width = kv_heads_ * head_dim_;
   const int64_t blocks = (count + kPageTokens - 1) / kPageTokens;
   Pool::instance().run(static_cast<int>(blocks), threads, [&](int block) {
     const int64_t begin = int64_t{block} * kPageTokens, end = std::min(count, begin + kPageTokens);
     for (int64_t head = 0; head < kv_heads_; ++head) {
       for (int64_t i = begin; i < end; ++i) {
-        float* key = rows.key(head, row + i);
-        const float* from = k + i * kv_width + head * head_dim_;
-        for (int64_t d = 0; d < head_dim_; ++d) key[d * width] = from[d];
-        std::memcpy(rows.value(head, row + i), v + i * kv_width + head * head_dim_,
-                    static_cast<size_t>(head_dim_) * sizeof(float));
+        const int64_t at = i * kv_width + head * head_dim_;
+        layout_.put(rows(head, row + i), k + at, v + at);
       }
     }
   });
-}
-
-void KvPages::read(int seq, int64_t row, float* k, float* v) const {
-  const StateView view = this->view();
-  const KvRows rows = rows_of(view, seq);
-  for (int64_t head = 0; head < kv_heads_; ++head) {
-    const float* key = rows.key(head, row);
-    for (int64_t d = 0; d < head_dim_; ++d) k[head * head_dim_ + d] = key[d * layout_.width()];
-    std::copy_n(rows.value(head, row), head_dim_, v + head * head_dim_);
-  }
 }
 
 void KvCache::append(const float* k, const float* v, int64_t rows, int threads) {

@@ -15,7 +15,7 @@ class KvPages {
   static constexpr int32_t kPageTokens = 32;
 
   // Throws out_of_memory.
-  KvPages(int64_t kv_heads, int64_t head_dim, const std::vector<int64_t>& capacities);
+  KvPages(DType dtype, int64_t kv_heads, int64_t head_dim, const std::vector<int64_t>& capacities);
 
   StateView view() const;
   int32_t max_pages() const { return max_pages_; }
@@ -25,7 +25,6 @@ class KvPages {
 
   // Rows [row, row + count) of a sequence, split over the pool; k and v are [count, kv_heads * head_dim].
   void write(int seq, int64_t row, int64_t count, const float* k, const float* v, int threads);
-  void read(int seq, int64_t row, float* k, float* v) const;
 
  private:
   KvRows rows_of(const StateView& view, int seq) const {
@@ -42,16 +41,16 @@ class KvPages {
 // Of one sequence, that grows.
 class KvCache {
  public:
-  KvCache(int64_t kv_heads, int64_t head_dim, int64_t capacity)
+  KvCache(DType dtype, int64_t kv_heads, int64_t head_dim, int64_t capacity)
       : kv_heads_(kv_heads),
         head_dim_(head_dim),
         capacity_(capacity),
-        pages_(kv_heads, head_dim, {capacity}) {}
+        pages_(dtype, kv_heads, head_dim, {capacity}) {}
 
   int64_t kv_heads() const { return kv_heads_; }
   int64_t head_dim() const { return head_dim_; }
   int64_t length() const { return length_; }
-  KvPages& pages() { return pages_; }
+  const KvPages& pages() const { return pages_; }
 
   // Throws context_overflow.
   void append(const float* k, const float* v, int64_t rows, int threads);

@@ -1,7 +1,8 @@
 // flash_attention outside a session: keys and values become pages, the queries a step that looks back on
 // them.
 //
-// The kernel writes the keys of a step's own tokens itself, so rows before them are put into the pages first.
+// The kernel writes the keys of a step's own tokens itself, where they are not in a cache already, so rows
+// before them are put into the pages first.
 // Attention to all keys is a step too: every query is a node of its own after all keys but the last, with the
 // last as its own.
 #include <algorithm>
@@ -69,7 +70,7 @@ struct Plan {
   }
 };
 
-void run_on(const OpCall& call, Plan& plan, KvPages& pages, Tensor k, Tensor v) {
+void run_on(const OpCall& call, Plan& plan, const KvPages& pages, Tensor k, Tensor v) {
   plan.step.max_pages = pages.max_pages();
   plan.step.pages = pages.table();
   const Tensor tensors[] = {tensor_of(call, kQ), k, v, tensor_of(call, kSinks), tensor_of(call, kY)};
@@ -94,7 +95,7 @@ void run_on_arrays(const OpCall& call, Plan& plan) {
   std::vector<int64_t> capacities;
   for (size_t seq = 0; seq + 1 < plan.first.size(); ++seq)
     capacities.push_back(int64_t{plan.length[seq]} + plan.tokens(seq));
-  KvPages pages(width / head_dim, head_dim, capacities);
+  KvPages pages(call.kv, width / head_dim, head_dim, capacities);
   for (size_t seq = 0; seq + 1 < plan.first.size(); ++seq)
     pages.write(static_cast<int>(seq), 0, plan.length[seq], k.f32(plan.first_key[seq]),
                 v.f32(plan.first_key[seq]), call.threads);
@@ -107,15 +108,14 @@ void run_on_arrays(const OpCall& call, Plan& plan) {
   run_on(call, plan, pages, rows_tensor(own_k, width), rows_tensor(own_v, width));
 }
 
-// The queries are the last rows of the cache: the kernel writes over them what is there.
+// The queries are the last rows of the cache, whose keys and values are there: none are given to write.
 void run_on_cache(const OpCall& call, Plan& plan) {
-  KvCache& cache = *call.cache;
-  const int64_t width = cache.kv_heads() * cache.head_dim();
-  std::vector<float> k(plan.key_row.size() * static_cast<size_t>(width)), v(k.size());
-  for (size_t i = 0; i < plan.key_row.size(); ++i)
-    cache.pages().read(0, plan.key_row[i], &k[i * static_cast<size_t>(width)],
-                       &v[i * static_cast<size_t>(width)]);
-  run_on(call, plan, cache.pages(), rows_tensor(k, width), rows_tensor(v, width));
+  const KvCache& cache = *call.cache;
+  Tensor none;
+  none.rank = 2;
+  none.dims[0] = tensor_of(call, kQ).dims[0];
+  none.dims[1] = cache.kv_heads() * cache.head_dim();
+  run_on(call, plan, cache.pages(), none, none);
 }
 
 // At most this many queries see all of a cache, as each is a row behind its last.

@@ -36,6 +36,7 @@ struct OpCall {
   std::vector<int32_t> first_key;   // [seqs + 1] flash_attention: ranges over the rows of k and v
   std::shared_ptr<KvCache> cache;   // flash_attention: the keys and values, instead of k and v
   bool is_causal = true;            // flash_attention
+  DType kv = DType::f32;            // flash_attention: what k and v are rounded to
   std::vector<int32_t> sampling;    // sample: words of a step with `rows` rows
   bool exact = false;               // linear, moe
   int32_t threads = 0;              // 0: the pool's

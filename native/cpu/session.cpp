@@ -21,11 +21,12 @@ static_assert(std::ranges::all_of(kOps,
 struct SaveHeader {
   uint32_t magic;
   int32_t page_tokens, pages, pending;
-  uint64_t state_hash;  // of the states' shapes: the layout of what follows
+  uint64_t state_hash;  // of the states' shapes and types: the layout of what follows
 };
 
-uint64_t state_hash(const Program& program) {
+uint64_t state_hash(const Program& program, DType kv) {
   Fnv1a hash;
+  hash.add_word(static_cast<uint64_t>(kv));
   for (const StateShape& state : program.states) {
     hash.add_word(static_cast<uint64_t>(state.kind));
     hash.add_word(static_cast<uint64_t>(state.elements));
@@ -84,15 +85,35 @@ void CpuSession::check_kernels() const {
     throw Error(Code::missing_kernel, "cpu", "a kernel for every op", "none for " + missing);
 }
 
+KvLayout CpuSession::layout_of(size_t state) const {
+  for (const OpRecord& op : program_->ops) {
+    if (op.opcode != Opcode::flash_attention) continue;
+    const auto operands = kOps[static_cast<size_t>(op.opcode)].operands;
+    for (size_t i = 0; i < operands.size(); ++i)
+      if (is_state(operands[i].kind) &&
+          program_->buffers[static_cast<size_t>(op.operands[i])].index == static_cast<int32_t>(state))
+        return {options_.kv, op.attrs[0], options_.page_tokens};
+  }
+  throw Error(Code::invalid_program, "state " + std::to_string(state), "an op that owns it", "none");
+}
+
+int64_t CpuSession::kv_page_bytes(size_t state) const {
+  const KvLayout layout = layout_of(state);
+  return program_->states[state].elements / (2 * layout.head_dim()) * layout.head_bytes();
+}
+
 void CpuSession::plan_memory() {
   bytes_.arena = static_cast<uint64_t>(program_->arena_bytes);
   std::vector<uint64_t> committed, pending;
+  std::vector<int64_t> page_bytes;
   for (const StateShape& state : program_->states) {
     const bool is_kv = state.kind == StateKind::kv;
-    const uint64_t units =
-        is_kv ? multiply(static_cast<uint64_t>(options_.pages), static_cast<uint64_t>(options_.page_tokens))
-              : static_cast<uint64_t>(options_.slots);
-    committed.push_back(multiply(multiply(units, static_cast<uint64_t>(state.elements)), sizeof(float)));
+    page_bytes.push_back(is_kv ? kv_page_bytes(committed.size()) : 0);
+    committed.push_back(
+        is_kv
+            ? multiply(static_cast<uint64_t>(options_.pages), static_cast<uint64_t>(page_bytes.back()))
+            : multiply(multiply(static_cast<uint64_t>(options_.slots), static_cast<uint64_t>(state.elements)),
+                       sizeof(float)));
     pending.push_back(is_kv ? 0
                             : multiply(multiply(static_cast<uint64_t>(options_.slots) *
                                                     static_cast<uint64_t>(options_.window),
@@ -106,9 +127,20 @@ void CpuSession::plan_memory() {
     committed_.emplace_back("state", committed[i]);
     pending_.emplace_back("pending state", pending[i]);
     const StateShape& state = program_->states[i];
-    states_.push_back({state.kind, reinterpret_cast<float*>(committed_[i].data()),
-                       reinterpret_cast<float*>(pending_[i].data()), state.elements, state.pending_elements,
-                       options_.window, options_.page_tokens});
+    StateView view{.kind = state.kind,
+                   .elements = state.elements,
+                   .pending_elements = state.pending_elements,
+                   .window = options_.window,
+                   .page_bytes = page_bytes[i],
+                   .page_tokens = options_.page_tokens,
+                   .dtype = options_.kv};
+    if (state.kind == StateKind::kv) {
+      view.pages = committed_[i].data();
+    } else {
+      view.committed = reinterpret_cast<float*>(committed_[i].data());
+      view.pending = reinterpret_cast<float*>(pending_[i].data());
+    }
+    states_.push_back(view);
   }
 }
 
@@ -219,8 +251,19 @@ std::vector<float> CpuSession::read_state(int32_t number, int32_t unit) const {
   const StateView& state = states_[static_cast<size_t>(number)];
   const bool is_kv = state.kind == StateKind::kv;
   check_positive(is_kv ? "page" : "slot", unit, 0, (is_kv ? options_.pages : options_.slots) - 1);
-  const float* start = is_kv ? state.page(unit) : state.slot(unit);
-  return {start, start + state.elements * (is_kv ? state.page_tokens : 1)};
+  if (!is_kv) return {state.slot(unit), state.slot(unit) + state.elements};
+  const KvLayout layout = layout_of(static_cast<size_t>(number));
+  const KvLayout plain(DType::f32, layout.head_dim(), state.page_tokens);
+  std::vector<float> page(static_cast<size_t>(state.elements * state.page_tokens));
+  std::vector<float> k(static_cast<size_t>(layout.head_dim())), v(k.size());
+  for (int64_t head = 0; head < state.elements / (2 * layout.head_dim()); ++head) {
+    std::byte* to = reinterpret_cast<std::byte*>(page.data()) + head * plain.head_bytes();
+    for (int64_t token = 0; token < state.page_tokens; ++token) {
+      layout.get(layout.row(state.page(unit) + head * layout.head_bytes(), token), k.data(), v.data());
+      plain.put(plain.row(to, token), k.data(), v.data());
+    }
+  }
+  return page;
 }
 
 void CpuSession::check_slot(int32_t slot) const { check_positive("slot", slot, 0, options_.slots - 1); }
@@ -248,21 +291,23 @@ void CpuSession::copy_page(int32_t from, int32_t to) {
   check_pages(pages);
   if (from == to) return;
   for (const StateView& state : states_)
-    if (state.kind == StateKind::kv)
-      std::copy_n(state.page(from), state.elements * state.page_tokens, state.page(to));
+    if (state.kind == StateKind::kv) std::copy_n(state.page(from), state.page_bytes, state.page(to));
 }
 
 // Every block of memory that makes up a sequence, in the order in which it is saved.
 template <class Visit>
 void CpuSession::visit_blocks(int32_t slot, std::span<const int32_t> pages, int32_t pending,
                               Visit&& visit) const {
+  const auto visit_floats = [&](float* block, int64_t count) {
+    visit(reinterpret_cast<std::byte*>(block), static_cast<size_t>(count) * sizeof(float));
+  };
   for (const StateView& state : states_) {
     if (state.kind == StateKind::kv) {
-      for (const int32_t page : pages) visit(state.page(page), state.elements * state.page_tokens);
+      for (const int32_t page : pages) visit(state.page(page), static_cast<size_t>(state.page_bytes));
       continue;
     }
-    visit(state.slot(slot), state.elements);
-    visit(state.pending_row(slot, 0), pending * state.pending_elements);
+    visit_floats(state.slot(slot), state.elements);
+    visit_floats(state.pending_row(slot, 0), pending * state.pending_elements);
   }
 }
 
@@ -272,15 +317,15 @@ std::vector<std::byte> CpuSession::save(int32_t slot, std::span<const int32_t> p
   const int32_t pending = pending_count_[static_cast<size_t>(slot)];
   if (pending == kLost) throw Error(Code::invalid_state, "slot " + std::to_string(slot), "a state", "none");
   const SaveHeader header{kSaveMagic, options_.page_tokens, static_cast<int32_t>(pages.size()), pending,
-                          state_hash(*program_)};
-  int64_t elements = 0;
-  visit_blocks(slot, pages, pending, [&](const float*, int64_t count) { elements += count; });
-  std::vector<std::byte> bytes(sizeof(header) + static_cast<size_t>(elements) * sizeof(float));
+                          state_hash(*program_, options_.kv)};
+  size_t size = sizeof(header);
+  visit_blocks(slot, pages, pending, [&](const std::byte*, size_t count) { size += count; });
+  std::vector<std::byte> bytes(size);
   std::memcpy(bytes.data(), &header, sizeof(header));
   std::byte* at = bytes.data() + sizeof(header);
-  visit_blocks(slot, pages, pending, [&](const float* block, int64_t count) {
-    std::memcpy(at, block, static_cast<size_t>(count) * sizeof(float));
-    at += static_cast<size_t>(count) * sizeof(float);
+  visit_blocks(slot, pages, pending, [&](const std::byte* block, size_t count) {
+    std::memcpy(at, block, count);
+    at += count;
   });
   return bytes;
 }
@@ -296,23 +341,22 @@ void CpuSession::restore(std::span<const std::byte> bytes, int32_t slot, std::sp
     wrong("size", "at least " + std::to_string(sizeof(header)) + " bytes", std::to_string(bytes.size()));
   std::memcpy(&header, bytes.data(), sizeof(header));
   if (header.magic != kSaveMagic) wrong("magic", std::to_string(kSaveMagic), std::to_string(header.magic));
-  if (header.state_hash != state_hash(*program_))
-    wrong("model", "the states of this model", "those of another");
+  if (header.state_hash != state_hash(*program_, options_.kv))
+    wrong("model", "the states of this model, caches as " + std::string(kv_name(options_.kv)), "others");
   if (header.page_tokens != options_.page_tokens)
     wrong("page size", std::to_string(options_.page_tokens), std::to_string(header.page_tokens));
   if (header.pages != static_cast<int64_t>(pages.size()))
     wrong("pages", std::to_string(pages.size()), std::to_string(header.pages));
   if (header.pending < 0 || header.pending > options_.window)
     wrong("pending", "0.." + std::to_string(options_.window), std::to_string(header.pending));
-  int64_t elements = 0;
-  visit_blocks(slot, pages, header.pending, [&](const float*, int64_t count) { elements += count; });
-  const uint64_t expected = sizeof(header) + static_cast<uint64_t>(elements) * sizeof(float);
+  size_t expected = sizeof(header);
+  visit_blocks(slot, pages, header.pending, [&](const std::byte*, size_t count) { expected += count; });
   if (bytes.size() != expected)
     wrong("size", std::to_string(expected) + " bytes", std::to_string(bytes.size()));
   const std::byte* at = bytes.data() + sizeof(header);
-  visit_blocks(slot, pages, header.pending, [&](float* block, int64_t count) {
-    std::memcpy(block, at, static_cast<size_t>(count) * sizeof(float));
-    at += static_cast<size_t>(count) * sizeof(float);
+  visit_blocks(slot, pages, header.pending, [&](std::byte* block, size_t count) {
+    std::memcpy(block, at, count);
+    at += count;
   });
   pending_count_[static_cast<size_t>(slot)] = header.pending;
 }

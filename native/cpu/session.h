@@ -8,6 +8,7 @@
 #include "../backend.h"
 #include "isa.h"
 #include "kernels.gen.h"
+#include "kv_layout.h"
 #include "memory.h"
 #include "weights.h"
 
@@ -30,6 +31,8 @@ class CpuSession final : public Session {
 
  private:
   void check_kernels() const;
+  KvLayout layout_of(size_t state) const;  // of a kv state
+  int64_t kv_page_bytes(size_t state) const;
   void plan_memory();
   void resolve_buffers();
   void bind_inputs(const Step& step);

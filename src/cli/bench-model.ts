@@ -5,6 +5,7 @@ import { measureCoreLatency, measureRoofs, type Roofs, type Spread, spread } fro
 import { checkPositive, planModel } from '../model-plan.js';
 import { openAddon } from '../native/addon.js';
 import { devices } from '../native/index.js';
+import type { KvType } from '../ops/flash-attention.js';
 import { version } from '../version.js';
 import { openModelFiles } from '../weights/open.js';
 import type { BenchFlags } from './bench.js';
@@ -36,6 +37,7 @@ export interface ModelResult {
   readonly architecture: string;
   readonly parameters: number;
   readonly threads: number;
+  readonly kv: KvType;
   readonly promptTokens: number;
   readonly decodedTokens: number;
   readonly weightBytesAToken: number;
@@ -53,7 +55,11 @@ export async function benchModel(given: string, flags: BenchFlags): Promise<Mode
   const rounds = flags.rounds ?? defaultRounds;
   checkPositive('rounds', rounds);
   const before = await measureRoofs(threads);
-  const runners = await startRunners(facts.format, flags.peers ?? false, { path, threads, ...pick(flags, 'isa') });
+  const runners = await startRunners(facts.format, flags.peers ?? false, {
+    path,
+    threads,
+    ...pick(flags, 'isa', 'kv'),
+  });
   const measured = runners.map((): Measured[] => []);
   try {
     for (let round = 0; round < rounds; round++)
@@ -79,7 +85,7 @@ export async function benchModel(given: string, flags: BenchFlags): Promise<Mode
   const model = basename(path);
   const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`;
   process.stdout.write(
-    `${model}: ${architecture}, ${(parameters / 1e6).toFixed(1)} M parameters; ${showBytes(weightBytesAToken)} of weights a token; ${count(threads, 'thread')}, ${count(rounds, 'round')}\n`,
+    `${model}: ${architecture}, ${(parameters / 1e6).toFixed(1)} M parameters; ${showBytes(weightBytesAToken)} of weights a token; ${count(threads, 'thread')}, ${flags.kv ?? 'f32'} cache, ${count(rounds, 'round')}\n`,
   );
   printRates(rates);
   printRoofs(roofs, coreLatencyNs);
@@ -91,6 +97,7 @@ export async function benchModel(given: string, flags: BenchFlags): Promise<Mode
     architecture,
     parameters,
     threads,
+    kv: flags.kv ?? 'f32',
     promptTokens,
     decodedTokens,
     weightBytesAToken,
@@ -104,7 +111,7 @@ export async function benchModel(given: string, flags: BenchFlags): Promise<Mode
 async function startRunners(
   format: string,
   withPeers: boolean,
-  options: { path: string; threads: number; isa?: string },
+  options: { path: string; threads: number; isa?: string; kv?: KvType },
 ): Promise<Runner[]> {
   const ready: Runner[] = [];
   for (const name of withPeers ? (['crosscurrent', 'node-llama-cpp'] as const) : (['crosscurrent'] as const)) {

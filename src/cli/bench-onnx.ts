@@ -99,6 +99,7 @@ export function nodeOf({ op, axes }: PeerCase): OneNode | undefined {
       };
     }
     case 'flashAttention':
+      if ((axes.kv ?? 'f32') !== 'f32') return undefined; // its own 16-bit caches are slower than f32 on a CPU
       return attentionNode(axes);
     default:
       return undefined;

@@ -4,6 +4,7 @@ import { setPriority } from 'node:os';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CrosscurrentError, errorCodes } from '../errors.js';
+import type { KvType } from '../ops/flash-attention.js';
 import type { SentError } from './bench-serve.js';
 
 export interface Loaded {
@@ -34,6 +35,8 @@ export interface ModelOptions {
   readonly context: number;
   /** Level of the kernels: of ours alone. */
   readonly isa?: string;
+  /** Type of the cache: of ours alone. */
+  readonly kv?: KvType;
 }
 
 export type RunnerName = 'crosscurrent' | 'node-llama-cpp' | 'onnxruntime-node';

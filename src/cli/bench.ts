@@ -4,6 +4,7 @@ import { benchCases, type KernelCase } from '../kernels/cases/index.js';
 import type { CallOptions } from '../kernels/kernel.js';
 import { measureCoreLatency, measureRoofs, type Roofs, type Timing, timeCalls, timingOf } from '../kernels/measure.js';
 import { devices } from '../native/index.js';
+import type { KvType } from '../ops/flash-attention.js';
 import { version } from '../version.js';
 import { benchModel } from './bench-model.js';
 import { bestRoofs, printRoofs } from './bench-roofs.js';
@@ -17,6 +18,7 @@ export interface BenchFlags {
   readonly seconds?: number;
   readonly model?: string;
   readonly rounds?: number;
+  readonly kv?: KvType;
   readonly peers?: boolean;
 }
 

@@ -1,11 +1,13 @@
 import { inspect } from '../inspect.js';
+import type { KvType } from '../ops/flash-attention.js';
+import { pick } from './options.js';
 import { showBytes, table } from './table.js';
 
 export async function inspectCommand(
   path: string | undefined,
-  flags: { context?: number; json?: boolean; program?: boolean },
+  flags: { context?: number; kv?: KvType; json?: boolean; program?: boolean },
 ): Promise<void> {
-  const report = await inspect(path, flags.context === undefined ? {} : { context: flags.context });
+  const report = await inspect(path, pick(flags, 'context', 'kv'));
   const { program, ...facts } = report;
   if (flags.json) {
     process.stdout.write(`${JSON.stringify(flags.program ? { ...facts, program: program.print() } : facts)}\n`);
@@ -32,7 +34,7 @@ export async function inspectCommand(
       ['  weights', `${showBytes(memory.weights)} (as stored)`],
       ['  activations', showBytes(memory.activations)],
       ['  states', `${showBytes(memory.states)} (${showBytes(memory.drafts)} of them for speculation)`],
-      ['  cache', showBytes(memory.cache)],
+      ['  cache', `${showBytes(memory.cache)} (${report.kv})`],
       ['  prefixes', `${showBytes(memory.prefixes)} at most`],
       ['  total', showBytes(memory.total)],
     ]),

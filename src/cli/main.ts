@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { CrosscurrentError } from '../errors.js';
+import { kvTypes } from '../ops/flash-attention.js';
 import { version } from '../version.js';
 import { benchCommand } from './bench.js';
 import { chat } from './chat.js';
@@ -20,6 +21,9 @@ const integer = (text: string): number => {
   return value;
 };
 
+const kvOption = (): Option =>
+  new Option('--kv <type>', 'what the attention cache keeps (default: f32)').choices(kvTypes);
+
 /** Options that both `generate` and `chat` take. */
 function withModelOptions(command: Command): Command {
   return command
@@ -38,7 +42,8 @@ function withModelOptions(command: Command): Command {
     )
     .option('--threads <n>', 'threads of a step', integer)
     .option('--isa <level>', 'instruction-set level of the kernels; `devices` lists them')
-    .addOption(new Option('--activations <mode>', 'precision of activations').choices(['fast', 'exact']));
+    .addOption(new Option('--activations <mode>', 'precision of activations').choices(['fast', 'exact']))
+    .addOption(kvOption());
 }
 
 const program = new Command('crosscurrent')
@@ -63,6 +68,7 @@ program
   .description('what a model is and what memory it takes; nothing is loaded')
   .argument('[path]', 'a .gguf file or a folder with config.json (default: the model that ships)')
   .option('--context <n>', 'plan memory for this many tokens', integer)
+  .addOption(kvOption())
   .option('--program', 'print the program, one line an op')
   .option('--json', 'one JSON object')
   .action(inspectCommand);
@@ -90,6 +96,7 @@ program
   .option('--threads <n>', 'most threads', integer)
   .option('--isa <level>', 'level of the kernels (`devices` lists them)')
   .option('--seconds <x>', 'time for a kernel (default: 0.5)', number)
+  .addOption(kvOption())
   .option('--rounds <n>', 'measurements of a model (default: 7)', integer)
   .option('--json <file>', 'write the results there')
   .action(benchCommand);

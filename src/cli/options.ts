@@ -2,6 +2,7 @@ import type { SamplingOptions } from '../generate/sampling.js';
 import type { Speculation } from '../generate/speculation.js';
 import { type LoadOptions, load } from '../load.js';
 import type { Model } from '../model.js';
+import type { KvType } from '../ops/flash-attention.js';
 import { draftModel, lookahead, promptLookup, selfDraft } from '../speculate/index.js';
 import { progressBar } from './progress.js';
 
@@ -19,6 +20,7 @@ export interface ModelFlags {
   isa?: string;
   speculate?: string;
   activations?: 'fast' | 'exact';
+  kv?: KvType;
 }
 
 /** The entries of `from` that are there, under the same names. */
@@ -38,7 +40,7 @@ export const samplingOf = (flags: ModelFlags): SamplingOptions & { maxTokens?: n
 export async function loadWithProgress(flags: ModelFlags, signal: AbortSignal): Promise<Model> {
   const bar = progressBar('loading');
   const options: LoadOptions = {
-    ...pick(flags, 'context', 'threads', 'isa', 'activations'),
+    ...pick(flags, 'context', 'threads', 'isa', 'activations', 'kv'),
     signal,
     onProgress: ({ doneBytes, totalBytes }) => bar.update(doneBytes, totalBytes),
   };

@@ -1,4 +1,5 @@
 import { mismatch } from '../errors.js';
+import type { KvType } from '../ops/flash-attention.js';
 import type { SequenceState } from '../state/sequence-state.js';
 import type { Tokenizer, TokenStream } from '../text/index.js';
 import { turn } from '../turn.js';
@@ -31,6 +32,7 @@ export interface GenerationHost {
   /** What a saved sequence is held against. */
   readonly fingerprint: string;
   readonly activations: 'fast' | 'exact';
+  readonly kv: KvType;
   /** The model made of its first layers. */
   firstLayers(layers: number): Promise<Scheduler>;
   /** A sequence that holds a prompt. */

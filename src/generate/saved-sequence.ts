@@ -1,6 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { CrosscurrentError, mismatch } from '../errors.js';
 import { pieceBytes } from '../native/transfer.js';
+import { kvTypes } from '../ops/flash-attention.js';
 import type { SequenceState } from '../state/sequence-state.js';
 import { turn } from '../turn.js';
 import type { GenerationHost } from './generation.js';
@@ -12,15 +13,15 @@ import type { GenerationHost } from './generation.js';
  *   4, 4   magic "CCSQ", version of this format
  *   8      bytes in all
  *   4      CRC-32 of everything after it
- *   4      activations: 0 fast, 1 exact
+ *   2, 2   activations: 0 fast, 1 exact; type of the cache: 0 f32, 1 f16, 2 bf16, 3 int8
  *   8      fingerprint of the model
  *   4 x 4  tokens, committed tokens, accepted nodes, bounds of the ranges of tokens that the model chose
  *   4 x …  accepted nodes, those bounds, token ids
  *   …      native state (native/cpu/session.cpp), where a token has been run
  */
 const magic = 0x51534343;
-const version = 2;
-const at = { magic: 0, version: 4, bytes: 8, checksum: 16, activations: 20, model: 24, counts: 32 };
+const version = 3;
+const at = { magic: 0, version: 4, bytes: 8, checksum: 16, activations: 20, kv: 22, model: 24, counts: 32 };
 const countWords = 4;
 const headBytes = at.counts + 4 * countWords;
 
@@ -45,7 +46,8 @@ export async function saveState(host: GenerationHost, state: SequenceState): Pro
   view.setUint32(at.magic, magic, true);
   view.setUint32(at.version, version, true);
   view.setBigUint64(at.bytes, BigInt(bytes.length), true);
-  view.setUint32(at.activations, activationsOf(host), true);
+  view.setUint16(at.activations, activationsOf(host), true);
+  view.setUint16(at.kv, kvTypes.indexOf(host.kv), true);
   view.setBigUint64(at.model, BigInt(`0x${host.fingerprint}`), true);
   bytes.set(new Uint8Array(words.buffer), at.counts);
   view.setUint32(at.checksum, await checksum(bytes.subarray(at.activations)), true);
@@ -58,8 +60,10 @@ export async function readSaved(host: GenerationHost, bytes: Uint8Array): Promis
   const view = await checkWhole(bytes);
   const model = view.getBigUint64(at.model, true).toString(16).padStart(16, '0');
   if (model !== host.fingerprint) throw wrong('model', `${host.fingerprint} (its fingerprint)`, model);
-  const exact = view.getUint32(at.activations, true);
+  const exact = view.getUint16(at.activations, true);
   if (exact !== activationsOf(host)) throw wrong('activations', host.activations, exact === 1 ? 'exact' : 'fast');
+  const kv = view.getUint16(at.kv, true);
+  if (kv !== kvTypes.indexOf(host.kv)) throw wrong('kv', host.kv, kvTypes[kv] ?? kv);
 
   const word = (index: number): number => view.getInt32(at.counts + 4 * index, true);
   const [tokens, length, accepted, bounds] = [word(0), word(1), word(2), word(3)];

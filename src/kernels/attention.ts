@@ -3,6 +3,7 @@ import { addon, openAddon } from '../native/addon.js';
 import { runJob } from '../native/job.js';
 import type { KvCacheHandle } from '../native/types.js';
 import type { OpDeclaration, Operand } from '../ops/define.js';
+import { type KvType, kvTypes } from '../ops/flash-attention.js';
 import { flashAttention as op } from '../ops/index.js';
 import { checkArray, checkStayed, shown, used } from './arrays.js';
 import type { Free } from './axes.js';
@@ -41,6 +42,8 @@ export interface AttentionArgs extends CallOptions {
   window?: number;
   /** c·tanh(s / c) on the scores; 0: none. */
   softcap?: number;
+  /** What `k` and `v` are rounded to, as in a cache of that type; f32 unless given. */
+  kv?: KvType;
   out?: { y?: Float32Array };
 }
 
@@ -62,10 +65,17 @@ export interface DecodeArgs extends Omit<AttentionArgs, 'k' | 'v'> {
   cache?: KvCache;
 }
 
+function kvType(label: string, value: unknown): KvType {
+  if (!kvTypes.includes(value as KvType))
+    throw mismatch('INVALID_ARGUMENT', label, `one of ${kvTypes.join(', ')}`, shown(value));
+  return value as KvType;
+}
+
 function readKeys(args: Args, { name, axes, options }: Prepared): void {
   const { causal = true, firstKey } = args;
   if (typeof causal !== 'boolean') throw mismatch('INVALID_ARGUMENT', `${name}: causal`, 'a boolean', shown(causal));
   options.causal = causal;
+  if (args.kv !== undefined) options.kv = kvType(`${name}: kv`, args.kv);
   if (firstKey === undefined) return;
   checkArray(`${name}: firstKey`, firstKey, 'Int32Array');
   options.firstKey = firstKey as Int32Array;
@@ -91,7 +101,7 @@ function prepareDecode(args: Args, call: Prepared): void {
     return;
   }
   if (!(cache instanceof KvCache)) throw mismatch('INVALID_ARGUMENT', `${call.name}: cache`, 'a KvCache', shown(cache));
-  for (const key of ['k', 'v', 'firstKey'])
+  for (const key of ['k', 'v', 'kv', 'firstKey'])
     if (args[key] !== undefined)
       throw mismatch('INVALID_ARGUMENT', `${call.name}: ${key}`, 'nothing beside a cache', shown(args[key]));
   call.axes.set('kv_heads', cache.kvHeads);
@@ -127,7 +137,7 @@ const spec = (prepare: NonNullable<KernelSpec<object>['prepare']>, keys: string[
  * Without `firstKey` the keys are those of the queries' own tokens, unless `shape` says otherwise.
  */
 export const flashAttention: (args: FlashAttentionArgs) => Promise<{ y: Float32Array }> = withScale(
-  kernel(op, spec(prepareAttention, ['causal', 'firstKey'], selfFree), 'flashAttention', declaration) as (
+  kernel(op, spec(prepareAttention, ['causal', 'firstKey', 'kv'], selfFree), 'flashAttention', declaration) as (
     args: FlashAttentionArgs,
   ) => Promise<{ y: Float32Array }>,
   'flashAttention',
@@ -135,9 +145,12 @@ export const flashAttention: (args: FlashAttentionArgs) => Promise<{ y: Float32A
 
 /** One query a sequence, its last token, over the sequence's keys and values: arrays, or a cache that was filled before. */
 export const flashAttentionDecode: (args: DecodeArgs) => Promise<{ y: Float32Array }> = withScale(
-  kernel(op, spec(prepareDecode, ['firstKey', 'cache'], oneQuery), 'flashAttentionDecode', declaration) as unknown as (
-    args: DecodeArgs,
-  ) => Promise<{ y: Float32Array }>,
+  kernel(
+    op,
+    spec(prepareDecode, ['firstKey', 'cache', 'kv'], oneQuery),
+    'flashAttentionDecode',
+    declaration,
+  ) as unknown as (args: DecodeArgs) => Promise<{ y: Float32Array }>,
   'flashAttentionDecode',
 );
 
@@ -146,19 +159,25 @@ export interface KvCacheOptions {
   headDim: number;
   /** Most rows. */
   capacity: number;
+  /** What its elements are kept as; f32 unless given. */
+  dtype?: KvType;
 }
+
+const elementBytes: Readonly<Record<KvType, number>> = { f32: 4, f16: 2, bf16: 2, int8: 1 };
 
 /** Keys and values of one sequence in native memory, as the kernels read them. */
 export class KvCache {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly capacity: number;
+  readonly dtype: KvType;
   /** @internal */
   readonly handle: KvCacheHandle;
   #length = 0;
 
-  private constructor({ kvHeads, headDim, capacity }: KvCacheOptions) {
-    this.handle = addon().newKvCache(kvHeads, headDim, capacity);
+  private constructor({ kvHeads, headDim, capacity, dtype = 'f32' }: KvCacheOptions) {
+    this.handle = addon().newKvCache(kvHeads, headDim, capacity, kvType('KvCache: dtype', dtype));
+    this.dtype = dtype;
     this.kvHeads = kvHeads;
     this.headDim = headDim;
     this.capacity = capacity;
@@ -171,13 +190,19 @@ export class KvCache {
     return new KvCache(options);
   }
 
+  /** Native memory of the rows it holds: elements, and the scales of int8 ones. */
+  get bytes(): number {
+    const scale = this.dtype === 'int8' ? 4 : 0;
+    return 2 * this.#length * this.kvHeads * (this.headDim * elementBytes[this.dtype] + scale);
+  }
+
   /** Rows it holds. */
   get length(): number {
     return this.#length;
   }
 
   /**
-   * Adds rows: `k` and `v` are [rows, kvHeads · headDim].
+   * Adds rows, rounded to its type: `k` and `v` are [rows, kvHeads · headDim].
    *
    * @throws CrosscurrentError CONTEXT_OVERFLOW beyond its capacity.
    */

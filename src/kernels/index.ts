@@ -8,6 +8,7 @@ export {
 } from './attention.js';
 export { CrosscurrentError, type ErrorCode } from '../errors.js';
 export { type Device, devices } from '../native/index.js';
+export type { KvType } from '../ops/flash-attention.js';
 export type { CallOptions, Kernel, KernelArgs, Ragged, Results, Shape } from './kernel.js';
 export {
   type Activations,

@@ -1,5 +1,6 @@
 import type { WeightSpec } from '../graph/graph.js';
 import type { DType } from '../graph/tensor.js';
+import type { KvType } from '../ops/flash-attention.js';
 
 declare const kind: unique symbol;
 
@@ -51,6 +52,8 @@ export interface SessionOptions {
   exact?: boolean;
   /** Level of the kernels; the one in use when absent. */
   isa?: string;
+  /** Elements of the kv caches; f32 when absent. */
+  kv?: KvType;
 }
 
 /** What the words of a step may refer to. */
@@ -85,6 +88,8 @@ export interface OpOptions {
   /** Keeps the activations of matrix products in f32. */
   exact?: boolean;
   causal?: boolean;
+  /** What attention rounds `k` and `v` to. */
+  kv?: KvType;
   /** [seqs + 1] ranges of the sequences, of queries and of keys. */
   first?: Int32Array | undefined;
   firstKey?: Int32Array | undefined;
@@ -189,7 +194,7 @@ export interface NativeAddon {
   ): Promise<PackedHandle>;
   /** [experts, out, in, bytes] */
   packedInfo(packed: PackedHandle): Float64Array;
-  newKvCache(kvHeads: number, headDim: number, capacity: number): KvCacheHandle;
+  newKvCache(kvHeads: number, headDim: number, capacity: number, dtype: KvType): KvCacheHandle;
   /** The rows that the cache then holds. */
   appendKv(cache: KvCacheHandle, arrays: readonly unknown[], threads: number, control?: ControlHandle): Promise<number>;
   truncateKv(cache: KvCacheHandle, length: number): Promise<number>;

@@ -1,12 +1,17 @@
 import { defineOp, f32, optional, state } from './define.js';
 
+/** What the elements of a cache are kept as; int8 rows have one f32 scale a head. */
+export const kvTypes = ['f32', 'f16', 'bf16', 'int8'] as const;
+export type KvType = (typeof kvTypes)[number];
+
 /**
  * Causal attention of this step's tokens over a paged cache: `y = softmax(scale · q·kᵀ + mask) · v`, one online softmax a row.
  *
  * First moves the accepted rows of the last step into place, then writes this step's `k` and `v` after them, then attends: a token sees the committed
  * rows, its ancestors in the step, and itself; with `window` > 0 only keys less than `window` positions back. `softcap` > 0 applies `c·tanh(s/c)`
  * before the mask; `sinks` adds one logit a head to the denominator. Keys are visited in blocks at absolute positions: a row's bits
- * do not depend on how the prompt was cut or on what else is in the step.
+ * do not depend on how the prompt was cut or on what else is in the step. The cache keeps keys and values as f32, f16, bf16 or int8 with one scale a row:
+ * rounded once, when they are written, and widened to f32 where they are read; scores, softmax and sums are f32 whatever the cache.
  *
  * @see Dao 2023, arXiv:2307.08691; Kwon et al. 2023, arXiv:2309.06180 (paged cache)
  */

@@ -35,7 +35,7 @@ describe('--model', { timeout: 120_000 }, () => {
     );
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(
-      /^\S+\.gguf: granitemoehybrid, 28\.3 M parameters; 18\.\d MB of weights a token; 1 thread, 1 round\n/,
+      /^\S+\.gguf: granitemoehybrid, 28\.3 M parameters; 18\.\d MB of weights a token; 1 thread, f32 cache, 1 round\n/,
     );
     expect(stdout).toMatch(/^crosscurrent +\d+\.\d \(.*\) +\d+\.\d \(.*\) +\d+ %$/m);
     const { rates, weightBytesAToken: bytes, roofs } = JSON.parse(readFileSync(file, 'utf8'));

@@ -42,7 +42,7 @@ async function openWith(limits: Pick<SchedulerLimits, 't' | 'chunk' | 'rows' | '
   const session = await openSession(native, weights, { slots, pages, pageTokens, window: decodeWindow, threads: 1 });
   const memory = { weights: 0, activations: 0, states: 0, drafts: 0, cache: 0, prefixes: 0, total: 0 };
   return new ModelOf({
-    info: { ...info, device: 'cpu', isa: '', activations: 'fast', context, fingerprint: '0', memory },
+    info: { ...info, device: 'cpu', isa: '', activations: 'fast', kv: 'f32', context, fingerprint: '0', memory },
     program,
     scheduler: new Scheduler(session, { ...program.bounds, ...limits, slots, pages, pageTokens, context }),
     tokenizer: undefined,

@@ -7,6 +7,7 @@ import { describe, expect, expectTypeOf, it } from 'vitest';
 import { Random } from '../../src/kernels/cases/index.js';
 import * as kernels from '../../src/kernels/index.js';
 import { distribution } from '../../src/kernels/reference/index.js';
+import { kvTypes } from '../../src/ops/flash-attention.js';
 import { transpileSources } from '../support/transpile.js';
 
 const { add, causalConv1d, flashAttention, flashAttentionDecode, int4Matmul, KvCache, linear, moe } = kernels;
@@ -140,36 +141,39 @@ describe('states', () => {
     }
   });
 
-  it('of attention: a cache gives what arrays give, and the last row of the whole, bit for bit', async () => {
-    const [keys, kvHeads, heads, headDim] = [75, 2, 6, 16];
-    const q = random.floats(keys * heads * headDim);
-    const [k, v] = [random.floats(keys * kvHeads * headDim), random.floats(keys * kvHeads * headDim)];
-    const whole = await flashAttention({ q, k, v, headDim, shape: { heads } });
-    const last = q.subarray((keys - 1) * heads * headDim);
-    const arrays = await flashAttentionDecode({ q: last, k, v, headDim, shape: { kvHeads } });
-    expect(arrays.y).toEqual(whole.y.subarray(-heads * headDim));
-    using cache = await KvCache.create({ kvHeads, headDim, capacity: keys });
-    const width = kvHeads * headDim;
-    for (const [from, to] of [
-      [0, 30],
-      [30, 31],
-      [31, 75],
-    ] as const) {
-      await cache.append({ k: k.subarray(from * width, to * width), v: v.subarray(from * width, to * width) });
-      expect(cache.length).toBe(to);
-      const row = q.subarray((to - 1) * heads * headDim, to * heads * headDim);
-      const { y } = await flashAttentionDecode({ q: row, cache, headDim });
-      expect(y).toEqual(whole.y.subarray((to - 1) * heads * headDim, to * heads * headDim));
-    }
-    await cache.truncate(30);
-    const { y } = await flashAttentionDecode({
-      q: q.subarray(29 * heads * headDim, 30 * heads * headDim),
-      cache,
-      headDim,
-    });
-    expect(y).toEqual(whole.y.subarray(29 * heads * headDim, 30 * heads * headDim));
-    await expect(cache.append({ k, v })).rejects.toMatchObject({ code: 'CONTEXT_OVERFLOW' });
-  });
+  it.each(kvTypes)(
+    'of attention over %s: a cache gives what arrays give, and the last row of the whole, bit for bit',
+    async (kv) => {
+      const [keys, kvHeads, heads, headDim] = [75, 2, 6, 16];
+      const q = random.floats(keys * heads * headDim);
+      const [k, v] = [random.floats(keys * kvHeads * headDim), random.floats(keys * kvHeads * headDim)];
+      const whole = await flashAttention({ q, k, v, headDim, kv, shape: { heads } });
+      const last = q.subarray((keys - 1) * heads * headDim);
+      const arrays = await flashAttentionDecode({ q: last, k, v, headDim, kv, shape: { kvHeads } });
+      expect(arrays.y).toEqual(whole.y.subarray(-heads * headDim));
+      using cache = await KvCache.create({ kvHeads, headDim, capacity: keys, dtype: kv });
+      const width = kvHeads * headDim;
+      for (const [from, to] of [
+        [0, 30],
+        [30, 31],
+        [31, 75],
+      ] as const) {
+        await cache.append({ k: k.subarray(from * width, to * width), v: v.subarray(from * width, to * width) });
+        expect(cache.length).toBe(to);
+        const row = q.subarray((to - 1) * heads * headDim, to * heads * headDim);
+        const { y } = await flashAttentionDecode({ q: row, cache, headDim });
+        expect(y).toEqual(whole.y.subarray((to - 1) * heads * headDim, to * heads * headDim));
+      }
+      await cache.truncate(30);
+      const { y } = await flashAttentionDecode({
+        q: q.subarray(29 * heads * headDim, 30 * heads * headDim),
+        cache,
+        headDim,
+      });
+      expect(y).toEqual(whole.y.subarray(29 * heads * headDim, 30 * heads * headDim));
+      await expect(cache.append({ k, v })).rejects.toMatchObject({ code: 'CONTEXT_OVERFLOW' });
+    },
+  );
 });
 
 describe('packed weights', () => {

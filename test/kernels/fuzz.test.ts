@@ -9,8 +9,13 @@ const seed = 20261125;
 const callsPerOp = 1400;
 const nativeCalls = 6000;
 const packed = await kernels.packInt4({ weight: new Float32Array(32 * 32), shape: { out: 32 } });
-const cache = await kernels.KvCache.create({ kvHeads: 1, headDim: 4, capacity: 64 });
-await cache.append({ k: new Float32Array(40), v: new Float32Array(40) });
+const caches = await Promise.all(
+  (['f32', 'f16', 'bf16', 'int8'] as const).map(async (dtype) => {
+    const cache = await kernels.KvCache.create({ kvHeads: 1, headDim: 4, capacity: 64, dtype });
+    await cache.append({ k: new Float32Array(40), v: new Float32Array(40) });
+    return cache;
+  }),
+);
 
 type Args = Record<string, unknown>;
 
@@ -59,12 +64,13 @@ const right: Record<string, (r: Random) => Args> = {
       headDim: dim,
       window: r.below(4),
       softcap: r.below(2),
+      kv: r.pick(['f32', 'f16', 'bf16', 'int8']),
       shape: { t },
     })),
   flashAttentionDecode: (r) =>
     sized(r, ({ t, heads, dim }) =>
       r.below(2)
-        ? { q: r.floats(4 * heads!), cache, headDim: 4 }
+        ? { q: r.floats(4 * heads!), cache: r.pick(caches), headDim: 4 }
         : {
             q: r.floats(heads! * dim!),
             k: r.floats(t! * dim!),
@@ -178,7 +184,7 @@ const strange = (r: Random): unknown =>
     new Uint16Array(6),
     new Float32Array(new SharedArrayBuffer(16)),
     packed,
-    cache,
+    ...caches,
     { dtype: 'bf16', data: new Uint16Array(9) },
     { dtype: 'f16', data: 3 },
     { rows: 2 },
@@ -254,7 +260,7 @@ describe(`seed ${seed}`, () => {
         new Uint16Array(1 + r.below(64)),
         undefined,
         packed.handle,
-        cache.handle,
+        caches[0]?.handle,
         strange(r),
       ]);
     for (let i = 0; i < nativeCalls; i++) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <numeric>
 
+#include "native/cpu/kv_layout.h"
 #include "native/ops.gen.h"
 #include "op_buffers.h"
 #include "step_builder.h"
@@ -21,10 +22,11 @@ struct AttentionShape {
   float softcap = 0;
   bool has_sinks = false;
   int page_tokens = 32;
+  DType dtype = DType::f32;
   std::string show() const {
-    return "heads " + std::to_string(heads) + "/" + std::to_string(kv_heads) + " d " +
-           std::to_string(head_dim) + " window " + std::to_string(window) + " page " +
-           std::to_string(page_tokens);
+    return std::string(cpu::kv_name(dtype)) + " heads " + std::to_string(heads) + "/" +
+           std::to_string(kv_heads) + " d " + std::to_string(head_dim) + " window " + std::to_string(window) +
+           " page " + std::to_string(page_tokens);
   }
 };
 
@@ -32,12 +34,39 @@ struct Token {
   int32_t id, position;
 };
 
+// A number with so many bits after its first, not below the smallest of the type: to the nearest, ties to
+// even.
+inline double rounded(double value, int bits, int lowest_exponent) {
+  if (value == 0) return 0;
+  int exponent;
+  std::frexp(value, &exponent);  // value = 0.5 … 1 times 2^exponent
+  const double step = std::ldexp(1.0, std::max(exponent - 1, lowest_exponent) - bits);
+  return std::nearbyint(value / step) * step;
+}
+
+// A row as a cache of the type holds it, in f64.
+inline std::vector<double> kept(DType dtype, const std::vector<float>& row) {
+  std::vector<double> values(row.begin(), row.end());
+  float most = 0;
+  for (const float value : row) most = std::max(most, std::abs(value));
+  const float scale = most / 127;
+  for (double& value : values) {
+    if (dtype == DType::f16) value = rounded(value, 10, -14);
+    if (dtype == DType::bf16) value = rounded(value, 7, -126);
+    // the quotient is one of f32
+    if (dtype == DType::i8) value = std::nearbyint(static_cast<float>(value) / scale) * scale;
+  }
+  return values;
+}
+
 class AttentionModel {
  public:
   explicit AttentionModel(AttentionShape shape, int pages = 64)
       : shape_(shape),
         sinks_(1, shape.heads),
-        cache_(static_cast<size_t>(pages) * page_floats() + 1, kSentinel) {
+        page_bytes_(shape.kv_heads *
+                    cpu::KvLayout(shape.dtype, shape.head_dim, shape.page_tokens).head_bytes()),
+        cache_(static_cast<size_t>(pages * page_bytes_) + 1, kGuard) {
     sinks_.fill(99);
     free_pages_.resize(static_cast<size_t>(pages));
     std::iota(free_pages_.begin(), free_pages_.end(), 0);
@@ -64,9 +93,11 @@ class AttentionModel {
     a.v = qkv.slice(q_width + kv_width, kv_width);
     if (shape_.has_sinks) a.sinks = sinks_.vector();
     a.cache.kind = StateKind::kv;
-    a.cache.committed = cache_.data();
+    a.cache.pages = cache_.data();
+    a.cache.page_bytes = page_bytes_;
     a.cache.elements = 2 * kv_width;
     a.cache.page_tokens = shape_.page_tokens;
+    a.cache.dtype = shape_.dtype;
     a.y = y.tensor();
     a.head_dim = shape_.head_dim;
     a.scale = scale();
@@ -79,7 +110,7 @@ class AttentionModel {
     cpu::Context context{built.step, workspace, threads, cpu::Precision::exact};
     cpu::flash_attention(a, context);
     y.check_sentinels("y");
-    expect(cache_.back() == kSentinel, "nothing is written behind the pages");
+    expect(cache_.back() == kGuard, "nothing is written behind the pages");
     std::vector<std::vector<float>> rows;
     for (int i = 0; i < built.step.t; ++i) rows.emplace_back(&y.at(i, 0), &y.at(i, 0) + q_width);
     return rows;
@@ -95,11 +126,14 @@ class AttentionModel {
     for (int head = 0; head < shape_.heads; ++head) {
       const int k_column = q_width + head / group * d, v_column = k_column + kv_width;
       std::vector<double> scores;
+      std::vector<std::vector<double>> values;
       for (int j = first; j <= last; ++j) {
+        const Token token = path[static_cast<size_t>(j)];
+        const std::vector<double> key = kept_row(token, k_column);
+        values.push_back(kept_row(token, v_column));
         double dot = 0;
         for (int c = 0; c < d; ++c)
-          dot += static_cast<double>(value(path.back(), head * d + c)) *
-                 value(path[static_cast<size_t>(j)], k_column + c);
+          dot += static_cast<double>(value(path.back(), head * d + c)) * key[static_cast<size_t>(c)];
         double score = dot * scale();
         if (shape_.softcap > 0) score = shape_.softcap * std::tanh(score / shape_.softcap);
         scores.push_back(score);
@@ -108,8 +142,9 @@ class AttentionModel {
       for (const double score : scores) total += std::exp(score);
       for (int j = first; j <= last; ++j)
         for (int c = 0; c < d; ++c)
-          y[static_cast<size_t>(head * d + c)] += std::exp(scores[static_cast<size_t>(j - first)]) / total *
-                                                  value(path[static_cast<size_t>(j)], v_column + c);
+          y[static_cast<size_t>(head * d + c)] +=
+              std::exp(scores[static_cast<size_t>(j - first)]) / total *
+              values[static_cast<size_t>(j - first)][static_cast<size_t>(c)];
     }
     return y;
   }
@@ -124,8 +159,11 @@ class AttentionModel {
   }
 
  private:
-  size_t page_floats() const {
-    return static_cast<size_t>(2 * shape_.kv_heads * shape_.head_dim * shape_.page_tokens);
+  static constexpr std::byte kGuard{0x5a};
+  std::vector<double> kept_row(Token token, int column) const {
+    std::vector<float> row;
+    for (int c = 0; c < shape_.head_dim; ++c) row.push_back(value(token, column + c));
+    return kept(shape_.dtype, row);
   }
   float scale() const { return 2.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
   static float value(Token token, int column) {
@@ -149,7 +187,8 @@ class AttentionModel {
 
   AttentionShape shape_;
   Rows sinks_;
-  std::vector<float> cache_;
+  int64_t page_bytes_;
+  std::vector<std::byte> cache_;
   std::vector<int32_t> free_pages_;
   std::map<int32_t, std::vector<int32_t>> pages_;  // by slot
 };

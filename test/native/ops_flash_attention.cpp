@@ -68,9 +68,21 @@ const AttentionShape kShapes[] = {
     {25, 1, 4, 40, 0, false, 1},
 };
 
+// Every shape with every type of cache.
+std::vector<AttentionShape> all_shapes() {
+  std::vector<AttentionShape> shapes;
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
+    for (AttentionShape shape : kShapes) {
+      shape.dtype = dtype;
+      shapes.push_back(shape);
+    }
+  }
+  return shapes;
+}
+
 const Test reference("flash_attention: f64 reference, prompts of 1 … 70 tokens", [] {
   at_every_level([](const std::string& level) {
-    for (const AttentionShape& shape : kShapes) {
+    for (const AttentionShape& shape : all_shapes()) {
       for (const int length : {1, 31, 32, 33, 70}) {
         AttentionModel model(shape, 128);
         const auto ids = some_ids(length, 3);
@@ -85,7 +97,7 @@ const Test reference("flash_attention: f64 reference, prompts of 1 … 70 tokens
 const Test chunks(
     "flash_attention: 37 tokens at once, in pieces, one by one and decoded have the same bits", [] {
       at_every_level([](const std::string& level) {
-        for (const AttentionShape& shape : kShapes) {
+        for (const AttentionShape& shape : all_shapes()) {
           const auto ids = some_ids(37, 11);
           const auto fresh = [&] { return AttentionModel(shape); };
           AttentionModel once = fresh(), pieces = fresh(), tokens = fresh(), decoded = fresh(),
@@ -101,8 +113,9 @@ const Test chunks(
 
 const Test splits("flash_attention: beyond one split of 1024 keys: reference, chunking, threads", [] {
   at_every_level([](const std::string& level) {
-    for (const int window : {0, 700}) {
-      const AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 8, .window = window};
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
+      const int window = dtype == DType::f16 ? 700 : 0;
+      const AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 8, .window = window, .dtype = dtype};
       const auto ids = some_ids(2100, 17);
       AttentionModel once(shape, 80), pieces(shape, 80);
       const Outputs expected = feed(once, ids, {2100});
@@ -128,7 +141,7 @@ std::vector<int32_t> path_to(int32_t node) {
 
 const Test trees("flash_attention: a node of a tree has the bits of plain decoding along its path", [] {
   at_every_level([](const std::string& level) {
-    for (const AttentionShape& shape : kShapes) {
+    for (const AttentionShape& shape : all_shapes()) {
       for (const size_t prompt : {1u, 29u, 32u, 60u}) {
         const auto ids = some_ids(static_cast<int>(prompt), 23), drafts = some_ids(8, 29);
         AttentionModel model(shape, 80);
@@ -151,7 +164,7 @@ const Test trees("flash_attention: a node of a tree has the bits of plain decodi
 const Test rollback(
     "flash_attention: a partial accept, then a step without drafts, equals plain decoding", [] {
       at_every_level([](const std::string& level) {
-        for (const AttentionShape& shape : kShapes) {
+        for (const AttentionShape& shape : all_shapes()) {
           for (const auto& accepted : {std::vector<int32_t>{}, {0}, {1}, {0, 2, 6}, {1, 3, 5, 7}, {1, 4}}) {
             const auto ids = some_ids(27, 31), drafts = some_ids(8, 37), more = some_ids(40, 41);
             AttentionModel model(shape, 96), plain(shape, 96);
@@ -188,7 +201,7 @@ const Test rollback(
 
 const Test mates("flash_attention: bits do not depend on the rest of the batch or on threads", [] {
   at_every_level([](const std::string& level) {
-    for (const AttentionShape& shape : kShapes) {
+    for (const AttentionShape& shape : all_shapes()) {
       const int lengths[] = {3, 33, 1, 64, 17, 40, 2, 31};
       AttentionModel together(shape, 512);
       std::vector<SequenceInput> prompts, next;
@@ -212,6 +225,60 @@ const Test mates("flash_attention: bits do not depend on the rest of the batch o
                     level + ", decode, " + shape.show());
     }
   });
+});
+
+const Test rows("kv rows: rounded once, moved and read as they are, whatever the numbers", [] {
+  const float large = 3.4e38f, infinity = std::numeric_limits<float>::infinity(),
+              nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> special = {0.0f,   -0.0f,     1.0f,    -1.0f,   65504.0f, 65519.99f, 65520.0f,
+                                      -1e6f,  6.1e-5f,   6.0e-8f, 2.9e-8f, -3e-8f,   1e-40f,    large,
+                                      -large, 0.333333f, 2049.0f, 2051.0f, 257.0f,   259.0f,    3.3895e38f};
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
+    for (const int64_t page_tokens : {1, 5, 16, 32, 64}) {
+      const auto d = static_cast<int64_t>(special.size());
+      const cpu::KvLayout layout(dtype, d, page_tokens), block(dtype, d, 32);
+      std::vector<float> page(static_cast<size_t>(layout.head_bytes() / 4 + 1)),
+          other(static_cast<size_t>(block.head_bytes() / 4 + 1));
+      auto* at = reinterpret_cast<std::byte*>(page.data());
+      auto* to = reinterpret_cast<std::byte*>(other.data());
+      Numbers numbers(3);
+      std::vector<std::vector<float>> all;
+      for (int64_t token = 0; token < page_tokens; ++token) {
+        std::vector<float> row = special;
+        if (token > 0)
+          for (float& value : row) value = numbers.next();
+        layout.put(layout.row(at, token), row.data(), row.data());
+        all.push_back(row);
+      }
+      const double most = dtype == DType::f16 ? 65504 : dtype == DType::bf16 ? 3.3895313892515355e38 : large;
+      for (int64_t token = 0; token < page_tokens; ++token) {
+        std::vector<float> k(special.size()), v(k), k2(k), v2(k);
+        layout.get(layout.row(at, token), k.data(), v.data());
+        const auto& row = all[static_cast<size_t>(token)];
+        const std::vector<double> expected = kept(dtype, row);
+        for (size_t i = 0; i < k.size(); ++i) {
+          const double wanted = std::clamp(expected[i], -most, most);
+          // an element of int8 is the product of two exact numbers, rounded once
+          expect_near(k[i] / (1 + std::abs(wanted)), wanted / (1 + std::abs(wanted)),
+                      dtype == DType::i8 ? 1e-7 : 0,
+                      "row " + std::to_string(token) + ", element " + std::to_string(i));
+        }
+        expect_same_bits(v.data(), k.data(), d, "values");
+        block.move(layout, layout.row(at, token), block.row(to, token % 32));
+        block.get(block.row(to, token % 32), k2.data(), v2.data());
+        expect_same_bits(k2.data(), k.data(), d, "moved key");
+        expect_same_bits(v2.data(), v.data(), d, "moved value");
+      }
+      for (const float wrong : {infinity, -infinity, nan}) {
+        std::vector<float> row = special, k(row), v(row);
+        row[2] = wrong;
+        layout.put(layout.row(at, 0), row.data(), special.data());
+        layout.get(layout.row(at, 0), k.data(), v.data());
+        expect(!std::isfinite(k[2]), "what is not finite shows");
+        expect(std::isfinite(v[2]), "and only there");
+      }
+    }
+  }
 });
 
 const Test bad("flash_attention: shapes that do not fit are refused", [] {

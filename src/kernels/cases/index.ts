@@ -13,6 +13,8 @@ export interface NamedCase {
 
 const named = (op: string, ...makers: NamedCase['make'][]): NamedCase[] => makers.map((make) => ({ op, make }));
 
+const smallTypes = ['f16', 'bf16', 'int8'] as const;
+
 /** Every kernel on sizes of one, odd sizes, and one on either side of what it works on at a time: what `check` and the tests compare. */
 export const checkCases: readonly NamedCase[] = [
   ...named(
@@ -117,6 +119,21 @@ export const checkCases: readonly NamedCase[] = [
         causal: false,
         sinks: true,
       }),
+    ...smallTypes.flatMap((kv) => [
+      () => attentionCase({ seqs: [[70, 70]], heads: 3, kvHeads: 1, headDim: 64, kv }),
+      () =>
+        attentionCase({
+          seqs: [
+            [5, 77],
+            [3, 1030],
+          ],
+          heads: 8,
+          kvHeads: 2,
+          headDim: 37,
+          sinks: true,
+          kv,
+        }),
+    ]),
   ),
   ...named(
     'flashAttentionDecode',
@@ -133,6 +150,10 @@ export const checkCases: readonly NamedCase[] = [
         headDim: 32,
       }),
     () => decodeCase({ seqs: [[1, 2100]], heads: 8, kvHeads: 2, headDim: 64, window: 1500, sinks: true }),
+    ...smallTypes.flatMap((kv) => [
+      () => decodeCase({ seqs: [[1, 1100]], heads: 6, kvHeads: 2, headDim: 33, kv }),
+      () => decodeCase({ seqs: [[1, 40]], heads: 9, kvHeads: 1, headDim: 72, softcap: 3, kv }),
+    ]),
   ),
   ...named(
     'causalConv1d',
@@ -208,8 +229,20 @@ export const benchCases: readonly NamedCase[] = [
   ...named('add', () => rows.addCase({ rows: 2048, dim: 2048 })),
   ...named('actMul', () => rows.actMulCase({ rows: 512, ff: 8192 })),
   ...named('rope', () => rows.ropeCase({ t: 512, heads: 32, headDim: 128, half: 64 })),
-  ...named('flashAttention', () => attentionCase({ seqs: [[2048, 2048]], heads: 32, kvHeads: 8, headDim: 128 })),
-  ...named('flashAttentionDecode', () => decodeCase({ seqs: [[1, 32768]], heads: 32, kvHeads: 8, headDim: 128 })),
+  ...named(
+    'flashAttention',
+    ...(['f32', ...smallTypes] as const).map(
+      (kv) => () => attentionCase({ seqs: [[2048, 2048]], heads: 32, kvHeads: 8, headDim: 128, kv }),
+    ),
+  ),
+  ...named(
+    'flashAttentionDecode',
+    ...[2048, 32768].flatMap((keys) =>
+      (['f32', ...smallTypes] as const).map(
+        (kv) => () => decodeCase({ seqs: [[1, keys]], heads: 32, kvHeads: 8, headDim: 128, kv }),
+      ),
+    ),
+  ),
   ...named(
     'causalConv1d',
     () => convCase({ t: 1, channels: 4096, kernel: 4 }),

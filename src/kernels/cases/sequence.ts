@@ -1,3 +1,4 @@
+import type { KvType } from '../../ops/flash-attention.js';
 import { flashAttention, flashAttentionDecode, KvCache } from '../attention.js';
 import { causalConv1d, selectiveScan, ssd } from '../ops.js';
 import * as reference from '../reference/index.js';
@@ -13,13 +14,14 @@ export interface AttentionAxes {
   softcap?: number;
   sinks?: boolean;
   causal?: boolean;
+  kv?: KvType;
 }
 
 const ranges = (counts: readonly number[]): Int32Array =>
   Int32Array.from([0, ...counts.map((_, i) => counts.slice(0, i + 1).reduce((a, b) => a + b, 0))]);
 
 function attentionParts(axes: AttentionAxes) {
-  const { heads, kvHeads, headDim, window = 0, softcap = 0, causal = true } = axes;
+  const { heads, kvHeads, headDim, window = 0, softcap = 0, causal = true, kv = 'f32' } = axes;
   const random = new Random(21);
   const first = ranges(axes.seqs.map(([queries]) => queries));
   const firstKey = ranges(axes.seqs.map(([, keys]) => keys));
@@ -28,6 +30,7 @@ function attentionParts(axes: AttentionAxes) {
   const [k, v] = [random.floats(keys * kvHeads * headDim), random.floats(keys * kvHeads * headDim)];
   const sinks = axes.sinks ? random.floats(heads) : undefined;
   const scale = Math.fround(1 / Math.sqrt(headDim));
+  const kept = (rows: Float32Array) => reference.keptRows(rows, headDim, kv);
   const seen = axes.seqs.reduce((sum, [queries, n]) => {
     for (let i = 0; i < queries; i++) {
       const most = causal ? n - queries + i + 1 : n;
@@ -40,11 +43,11 @@ function attentionParts(axes: AttentionAxes) {
     first,
     firstKey,
     out: { y: new Float32Array(q.length) },
-    label: `${axes.seqs.map(([queries, n]) => `${queries}/${n}`).join(' ')}, ${heads}/${kvHeads} x ${headDim}${window ? `, window ${window}` : ''}${softcap ? `, cap ${softcap}` : ''}${sinks ? ', sinks' : ''}${causal ? '' : ', full'}`,
+    label: `${axes.seqs.map(([queries, n]) => `${queries}/${n}`).join(' ')}, ${heads}/${kvHeads} x ${headDim}${window ? `, window ${window}` : ''}${softcap ? `, cap ${softcap}` : ''}${sinks ? ', sinks' : ''}${causal ? '' : ', full'}${kv === 'f32' ? '' : `, ${kv}`}`,
     flops: 4 * seen * heads * headDim,
     bytes: bytesOf(q, k, v, q),
     expected: () => ({
-      y: reference.flashAttention(q, k, v, sinks, {
+      y: reference.flashAttention(q, kept(k), kept(v), sinks, {
         heads,
         kvHeads,
         headDim,
@@ -61,13 +64,13 @@ function attentionParts(axes: AttentionAxes) {
 
 export function attentionCase(axes: AttentionAxes): KernelCase {
   const { args, first, firstKey, out, ...rest } = attentionParts(axes);
-  const { causal = true } = axes;
+  const { causal = true, kv = 'f32' } = axes;
   return {
     op: 'flashAttention',
     axes,
     tolerance: 5e-6,
     ...rest,
-    run: (options) => flashAttention({ ...args, causal, first, firstKey, out, ...options }),
+    run: (options) => flashAttention({ ...args, causal, kv, first, firstKey, out, ...options }),
   };
 }
 
@@ -75,15 +78,16 @@ export function attentionCase(axes: AttentionAxes): KernelCase {
 export async function decodeCase(axes: AttentionAxes): Promise<KernelCase> {
   const { args, firstKey, out, first: _, ...rest } = attentionParts(axes);
   const { k, v, ...others } = args;
-  const { kvHeads, headDim } = axes;
+  const { kvHeads, headDim, kv = 'f32' } = axes;
   const shared = { op: 'flashAttentionDecode', tolerance: 5e-6, ...rest };
   if (axes.seqs.length > 1)
-    return { ...shared, run: (options) => flashAttentionDecode({ ...args, firstKey, out, ...options }) };
-  const cache = await KvCache.create({ kvHeads, headDim, capacity: firstKey[1]! });
+    return { ...shared, run: (options) => flashAttentionDecode({ ...args, kv, firstKey, out, ...options }) };
+  const cache = await KvCache.create({ kvHeads, headDim, capacity: firstKey[1]!, dtype: kv });
   await cache.append({ k, v });
   return {
     ...shared,
     label: `${rest.label}, cache`,
+    bytes: bytesOf(args.q, out.y) + cache.bytes,
     run: (options) => flashAttentionDecode({ ...others, cache, out, ...options }),
     dispose: () => cache.dispose(),
   };

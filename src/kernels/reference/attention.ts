@@ -1,6 +1,36 @@
 // Attention in f64, from its formula, one query at a time.
 import type { Numbers } from './rows.js';
 
+/** Rows of `headDim` numbers as a cache of the type keeps them. */
+export function keptRows(rows: Numbers, headDim: number, kv: 'f32' | 'f16' | 'bf16' | 'int8'): Float64Array {
+  if (kv === 'f16') return Float64Array.from(rows, (value) => toBits(value, 10, -14));
+  if (kv === 'bf16') return Float64Array.from(rows, (value) => toBits(value, 7, -126));
+  const kept = Float64Array.from(rows);
+  if (kv === 'f32') return kept;
+  for (let at = 0; at < kept.length; at += headDim) {
+    const row = kept.subarray(at, at + headDim);
+    const scale = Math.fround(row.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127);
+    row.forEach((value, i) => {
+      row[i] = scale > 0 ? toEven(Math.fround(value / scale)) * scale : 0;
+    });
+  }
+  return kept;
+}
+
+/** The nearest whole number, the even one of two. */
+function toEven(value: number): number {
+  const low = Math.floor(value);
+  const above = value - low;
+  return above > 0.5 || (above === 0.5 && low % 2 !== 0) ? low + 1 : low;
+}
+
+/** The nearest number with `bits` binary digits after its first, whose exponent is no less than `least`. */
+function toBits(value: number, bits: number, least: number): number {
+  if (value === 0) return 0;
+  const step = 2 ** (Math.max(Math.floor(Math.log2(Math.abs(value))), least) - bits);
+  return toEven(value / step) * step;
+}
+
 export interface AttentionShape {
   heads: number;
   kvHeads: number;
