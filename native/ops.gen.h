@@ -11,9 +11,9 @@
 
 namespace crosscurrent {
 
-inline constexpr int32_t kSignatureHash = -1848537878;
+inline constexpr int32_t kSignatureHash = 1901457143;
 
-enum class Opcode : int32_t { embedding, linear, rms_norm, gated_rms_norm, add, act_mul, rope, flash_attention, causal_conv1d, selective_scan, ssd, router, moe, gather_rows, sample };
+enum class Opcode : int32_t { embedding, linear, rms_norm, gated_rms_norm, add, act_mul, rope, flash_attention, causal_conv1d, selective_scan, ssd, router, moe, gather_rows, sample, top_probabilities };
 
 enum class Activation : int32_t { none, silu, gelu, relu2 };
 enum class Rule : int32_t { softmax_topk, topk_softmax, sigmoid };
@@ -388,6 +388,23 @@ struct Sample {
   }
 };
 
+struct TopProbabilities {
+  Tensor logits;  // [rows, vocab]
+  Tensor y;  // [rows, 2*top_k]
+  int32_t top_k;
+  int64_t rows, vocab;
+
+  static TopProbabilities decode(const Tensor* tensors, const StateView*, const int32_t* attrs) {
+    TopProbabilities a;
+    a.logits = tensors[0];
+    a.y = tensors[1];
+    a.top_k = static_cast<int32_t>(attrs[0]);
+    a.rows = a.logits.dims[0];
+    a.vocab = a.logits.dims[1];
+    return a;
+  }
+};
+
 inline constexpr OperandInfo kEmbeddingOperands[] = {
     {"ids", OperandKind::i32, false, false, 1, {{1, -1}}},
     {"weight", OperandKind::matrix, false, false, 2, {{2, -1}, {3, -1}}},
@@ -539,6 +556,13 @@ inline constexpr OperandInfo kSampleOperands[] = {
     {"logits", OperandKind::f32, false, false, 2, {{0, -1}, {1, -1}}},
     {"ids", OperandKind::i32, false, true, 1, {{0, -1}}},
 };
+inline constexpr OperandInfo kTopProbabilitiesOperands[] = {
+    {"logits", OperandKind::f32, false, false, 2, {{1, -1}, {2, -1}}},
+    {"y", OperandKind::f32, false, true, 2, {{1, -1}, {-2, 0}}},
+};
+inline constexpr AttrInfo kTopProbabilitiesAttrs[] = {
+    {"top_k", AttrKind::i32, 0},
+};
 
 inline constexpr OpInfo kOps[] = {
     {"embedding", kEmbeddingOperands, kEmbeddingAttrs, 4},
@@ -556,6 +580,7 @@ inline constexpr OpInfo kOps[] = {
     {"moe", kMoeOperands, kMoeAttrs, 6},
     {"gather_rows", kGatherRowsOperands, std::span<const AttrInfo>{}, 3},
     {"sample", kSampleOperands, std::span<const AttrInfo>{}, 2},
+    {"top_probabilities", kTopProbabilitiesOperands, kTopProbabilitiesAttrs, 3},
 };
 
 }  // namespace crosscurrent

@@ -61,6 +61,13 @@ Buffer parse_buffer(std::span<const int32_t> w, int number) {
   return buffer;
 }
 
+// The same weight, or of a packed matrix only its first rows.
+bool same_or_cut(const Buffer& a, const Buffer& b) {
+  if (a.rank != b.rank || a.detail != b.detail || !std::equal(a.inner, a.inner + 3, b.inner)) return false;
+  const bool may_be_cut = a.rank == 2 && static_cast<WeightForm>(a.detail) == WeightForm::matrix;
+  return a.times == b.times || may_be_cut;
+}
+
 void check_storage(const Buffer& buffer, int number, const Program& program, int32_t weights,
                    int32_t states) {
   const std::string label = "buffer " + std::to_string(number);
@@ -317,12 +324,10 @@ Program Program::parse(std::span<const int32_t> words) {
     check_storage(buffer, i, program, words[10], words[11]);
     const auto index = static_cast<size_t>(buffer.index);
     if (buffer.role == Role::weight) {
-      const Buffer& first = program.weights[index];
-      const bool same = first.rank == buffer.rank && first.times == buffer.times &&
-                        first.detail == buffer.detail &&
-                        std::equal(first.inner, first.inner + 3, buffer.inner);
-      if (weight_seen[index] && !same) wrong("weight " + std::to_string(index), "one shape", "two");
-      program.weights[index] = buffer;
+      Buffer& whole = program.weights[index];
+      if (weight_seen[index] && !same_or_cut(whole, buffer))
+        wrong("weight " + std::to_string(index), "one shape", "two");
+      if (!weight_seen[index] || buffer.times > whole.times) whole = buffer;
       weight_seen[index] = true;
     }
     if (buffer.role == Role::state) {

@@ -63,7 +63,7 @@ struct Program {
   int32_t ids;
   std::vector<Buffer> buffers;
   std::vector<OpRecord> ops;
-  std::vector<Buffer> weights;  // shape of each weight, from its first use
+  std::vector<Buffer> weights;  // shape of each weight: of the use that has most rows of it
   std::vector<bool> gathered;   // whether `embedding` reads rows of it
   std::vector<StateShape> states;
   int32_t vocab;

@@ -1,5 +1,5 @@
+import { DraftModels } from './draft-models.js';
 import { CrosscurrentError, mismatch } from './errors.js';
-import { FirstLayers } from './first-layers.js';
 import { Sampler } from './generate/sampling.js';
 import { Scheduler } from './generate/scheduler.js';
 import type { SchedulerLimits } from './generate/task.js';
@@ -106,8 +106,8 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     const scheduler = new Scheduler(session, limits);
     await warmUp(scheduler, plan.info.vocab, signal);
     await turn();
-    const firstLayers = new FirstLayers(plan, weights, settings);
-    opened.push(firstLayers);
+    const draftModels = new DraftModels(plan, weights, settings);
+    opened.push(draftModels);
     const fingerprint = await fingerprintOf(files);
     await turn();
     // After packing: with both at once, and what V8 compiles and collects for both, more threads want to run than a small machine has
@@ -143,7 +143,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       program: plan.program,
       scheduler,
       tokenizer,
-      firstLayers: (layers) => firstLayers.open(layers),
+      draftModels,
       close: closeAll,
     });
   } catch (error) {

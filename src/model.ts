@@ -1,3 +1,4 @@
+import type { DraftModels } from './draft-models.js';
 import { CrosscurrentError, mismatch } from './errors.js';
 import { Generation, type GenerationHost, type Prepared } from './generate/generation.js';
 import type { Completion, GenerateOptions, Prompt } from './generate/options.js';
@@ -20,16 +21,19 @@ export interface ModelInfo extends CheckpointInfo {
   readonly context: number;
   /** Differs between models: what a saved sequence is held against. 16 hexadecimal digits. */
   readonly fingerprint: string;
-  readonly memory: MemoryPlan;
+  readonly memory: MemoryPlan & {
+    /** Of models that draft with its weights (`draftModel`, `selfDraft`), as far as they were asked for; part of `total`. */
+    readonly drafting: number;
+  };
 }
 
 /** @internal What `load` puts together. */
 export interface ModelParts {
-  readonly info: ModelInfo;
+  readonly info: Omit<ModelInfo, 'memory'> & { readonly memory: MemoryPlan };
   readonly program: Program;
   readonly scheduler: Scheduler;
   readonly tokenizer: Tokenizer | undefined;
-  firstLayers?(layers: number): Promise<Scheduler>;
+  readonly draftModels?: DraftModels;
   close(): Promise<void>;
 }
 
@@ -44,7 +48,6 @@ export function hostOf(model: Model): GenerationHost {
 
 /** A loaded model. Any number of generations may run on it at once; they share its steps. */
 export class Model implements AsyncDisposable {
-  readonly info: ModelInfo;
   readonly program: Program;
   readonly #parts: ModelParts;
   readonly #host: GenerationHost;
@@ -52,7 +55,6 @@ export class Model implements AsyncDisposable {
 
   /** @internal */
   constructor(parts: ModelParts) {
-    this.info = parts.info;
     this.program = parts.program;
     this.#parts = parts;
     const { vocab, memory, fingerprint, activations, kv } = parts.info;
@@ -68,12 +70,18 @@ export class Model implements AsyncDisposable {
       activations,
       kv,
       prepare: (prompt, options) => this.#prepare(prompt, options),
-      firstLayers: async (layers) => {
-        if (parts.firstLayers) return parts.firstLayers(layers);
+      drafts: async (shape) => {
+        if (parts.draftModels) return parts.draftModels.open(shape);
         throw new CrosscurrentError('INVALID_ARGUMENT', 'layers: expected a model from load()');
       },
     };
     hosts.set(this, this.#host);
+  }
+
+  get info(): ModelInfo {
+    const { info, draftModels } = this.#parts;
+    const drafting = draftModels?.bytes ?? 0;
+    return { ...info, memory: { ...info.memory, drafting, total: info.memory.total + drafting } };
   }
 
   /** Its tokenizer; undefined for a folder without one. */

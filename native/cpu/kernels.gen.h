@@ -22,6 +22,7 @@ void router(const Router& a, Context& context);
 void moe(const Moe& a, Context& context);
 void gather_rows(const GatherRows& a, Context& context);
 void sample(const Sample& a, Context& context);
+void top_probabilities(const TopProbabilities& a, Context& context);
 
 using Kernel = void (*)(const Tensor*, const StateView*, const int32_t*, Context&);
 
@@ -47,6 +48,7 @@ inline constexpr Kernel kKernels[] = {
     run<Moe, moe>,
     run<GatherRows, gather_rows>,
     run<Sample, sample>,
+    run<TopProbabilities, top_probabilities>,
 };
 
 }  // namespace crosscurrent::cpu

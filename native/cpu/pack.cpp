@@ -212,6 +212,15 @@ PackedMatrix allocate_packed(PackPlan plan) {
   return {std::move(plan), std::shared_ptr<std::byte>(aligned, [raw](std::byte*) { std::free(raw); })};
 }
 
+PackedMatrix first_rows(const PackedMatrix& matrix, int64_t n) {
+  PackedMatrix cut = matrix;
+  cut.plan.n = n;
+  std::erase_if(cut.plan.parts, [n](const PackedPart& part) { return part.n0 >= n; });
+  PackedPart& last = cut.plan.parts.back();
+  last.n = std::min(last.n, n - last.n0);
+  return cut;
+}
+
 PackedMatrix view_stored(PackPlan plan, const std::byte* data, std::shared_ptr<const void> owner) {
   if (plan.parts.size() != 1 || plan.parts[0].layout != Layout::stored)
     throw Error(Code::internal, "view_stored: needs a plan of one stored part");

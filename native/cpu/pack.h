@@ -86,6 +86,9 @@ PackedMatrix allocate_packed(PackPlan plan);
 // must be what `plan.bytes` of rows look like. Needs a plan of one stored part.
 PackedMatrix view_stored(PackPlan plan, const std::byte* data, std::shared_ptr<const void> owner);
 
+// The first `n` rows of a matrix that is no stack of experts, in the same memory.
+PackedMatrix first_rows(const PackedMatrix& matrix, int64_t n);
+
 // Writes rows [row, row + rows) of one part of one expert from their file bytes. Disjoint ranges may be
 // packed by several threads at once.
 void pack_rows(PackedMatrix& matrix, int64_t expert, size_t part, int64_t row, int64_t rows,

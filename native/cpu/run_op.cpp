@@ -316,7 +316,8 @@ void run_op(const OpCall& call) {
   const int64_t t = has_recurrent_state(info) ? tensors[0].dims[0] : 1;
   const StepMemory memory(ranges_of(call.first, t), starts_anew);
   Step sampled;
-  if (call.opcode == Opcode::sample) {
+  const bool has_options = call.opcode == Opcode::sample || call.opcode == Opcode::top_probabilities;
+  if (has_options) {
     StepLimits limits{};
     limits.t = limits.seqs = limits.slots = limits.window = 1;
     limits.rows = static_cast<int32_t>(tensors[0].dims[0]);
@@ -324,7 +325,7 @@ void run_op(const OpCall& call) {
     sampled = parse_step(call.sampling, limits);
   }
   Workspace workspace;
-  Context context{call.opcode == Opcode::sample ? sampled : memory.step, workspace, call.threads,
+  Context context{has_options ? sampled : memory.step, workspace, call.threads,
                   call.exact ? Precision::exact : Precision::int8};
   kKernels[static_cast<size_t>(call.opcode)](tensors, states, call.attrs.data(), context);
 }

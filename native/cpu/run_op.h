@@ -37,7 +37,7 @@ struct OpCall {
   std::shared_ptr<KvCache> cache;   // flash_attention: the keys and values, instead of k and v
   bool is_causal = true;            // flash_attention
   DType kv = DType::f32;            // flash_attention: what k and v are rounded to
-  std::vector<int32_t> sampling;    // sample: words of a step with `rows` rows
+  std::vector<int32_t> sampling;    // sample, top_probabilities: words of a step with `rows` rows
   bool exact = false;               // linear, moe
   int32_t threads = 0;              // 0: the pool's
   std::optional<Isa> isa;

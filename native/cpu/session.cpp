@@ -158,7 +158,9 @@ void CpuSession::resolve_buffers() {
     if (buffer.role == Role::weight) {
       CpuWeight& weight = weights_->list[index];
       if (static_cast<WeightForm>(buffer.detail) == WeightForm::matrix) {
-        tensor.packed = &weight.matrix;
+        const bool is_whole = tensor.rank != 2 || tensor.dims[0] == weight.matrix.plan.n;
+        tensor.packed =
+            is_whole ? &weight.matrix : &cut_.emplace_back(first_rows(weight.matrix, tensor.dims[0]));
         tensor.dtype = weight.dtype;
       } else {
         tensor.data = reinterpret_cast<std::byte*>(weight.values.data());

@@ -1,6 +1,7 @@
 // A program resolved to CPU kernels, with the memory it runs in.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -52,7 +53,8 @@ class CpuSession final : public Session {
   PageBlock arena_;
   std::vector<PageBlock> committed_, pending_;  // by state
   std::vector<StateView> states_;
-  std::vector<Tensor> tensors_;  // by buffer
+  std::vector<Tensor> tensors_;   // by buffer
+  std::deque<PackedMatrix> cut_;  // weights of which a buffer is only the first rows
   // Pending nodes of each slot; kLost after a step failed in the middle.
   std::vector<int32_t> pending_count_;
   Workspace workspace_;

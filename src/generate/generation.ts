@@ -1,3 +1,4 @@
+import type { DraftShape } from '../draft-models.js';
 import { mismatch } from '../errors.js';
 import type { KvType } from '../ops/flash-attention.js';
 import type { SequenceState } from '../state/sequence-state.js';
@@ -33,8 +34,8 @@ export interface GenerationHost {
   readonly fingerprint: string;
   readonly activations: 'fast' | 'exact';
   readonly kv: KvType;
-  /** The model made of its first layers. */
-  firstLayers(layers: number): Promise<Scheduler>;
+  /** What drafts with the model's weights: choices of the first ids, and the likeliest tokens instead of logits. */
+  drafts(shape: DraftShape): Promise<Scheduler>;
   /** A sequence that holds a prompt. */
   prepare(prompt: Prompt, options: GenerateOptions): Promise<Prepared>;
 }

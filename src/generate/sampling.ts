@@ -31,8 +31,11 @@ export class Sampler {
   readonly usesHistory: boolean;
   readonly #floats: Float32Array;
   readonly #topK: number;
+  readonly #choices: number;
 
-  constructor(options: SamplingOptions, vocab: number) {
+  /** `choices`: the first ids, of which one is chosen, where not of all. */
+  constructor(options: SamplingOptions, vocab: number, choices: number = vocab) {
+    this.#choices = choices;
     const temperature = number(options, 'temperature', 0, 0, Number.MAX_VALUE);
     const topP = number(options, 'topP', 1, 0, 1);
     const minP = number(options, 'minP', 0, 0, 1);
@@ -42,22 +45,28 @@ export class Sampler {
     const topK = options.topK ?? 0;
     if (!Number.isInteger(topK) || topK < 0)
       throw mismatch('INVALID_ARGUMENT', 'topK', 'an integer, 0 or more', show(topK));
-    this.#topK = Math.min(topK, vocab);
+    this.#topK = Math.min(topK, choices);
     this.#floats = Float32Array.of(temperature, topP, minP, repetition, presence, frequency);
     this.usesHistory = repetition !== 1 || presence !== 0 || frequency !== 0;
     this.seed = seedOf(options.seed);
-    const bias = Object.entries(options.logitBias ?? {});
-    this.biasIds = bias.map(([key]) => {
+    const all = Object.entries(options.logitBias ?? {});
+    for (const [key] of all) {
       const id = Number(key);
       if (!Number.isInteger(id) || id < 0 || id >= vocab)
         throw mismatch('TOKEN_OUT_OF_RANGE', 'logitBias', `token ids 0..${vocab - 1}`, key);
-      return id;
-    });
+    }
+    const bias = all.filter(([key]) => Number(key) < choices);
+    this.biasIds = bias.map(([key]) => Number(key));
     this.biasValues = bias.map(([key, value]) => {
       if (typeof value !== 'number' || Number.isNaN(value) || value === Number.POSITIVE_INFINITY)
         throw mismatch('INVALID_ARGUMENT', `logitBias[${key}]`, 'a number or -Infinity', show(value));
       return value;
     });
+  }
+
+  /** Those of a history that penalties can tell on. */
+  counted(history: number[]): number[] {
+    return history.every((id) => id < this.#choices) ? history : history.filter((id) => id < this.#choices);
   }
 
   /** Writes the ten words of one row; `position` is that of the token to be chosen. */

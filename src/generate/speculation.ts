@@ -1,3 +1,4 @@
+import type { DraftShape } from '../draft-models.js';
 import { CrosscurrentError, mismatch } from '../errors.js';
 import type { Tokenizer } from '../text/index.js';
 import { DraftLength } from './draft-length.js';
@@ -68,8 +69,8 @@ export interface SpeculationTarget {
 /** @internal What drafters of this package may use beside. */
 export interface SpeculationHost {
   readonly vocab: number;
-  /** The model made of its first layers. */
-  firstLayers(layers: number): Promise<Scheduler>;
+  /** What drafts with the model's weights: choices of the first ids, and the likeliest tokens instead of logits. */
+  drafts(shape: DraftShape): Promise<Scheduler>;
 }
 
 const targetHosts = new WeakMap<SpeculationTarget, SpeculationHost>();
@@ -107,6 +108,9 @@ const thrown = (cause: unknown): CrosscurrentError =>
     `drafter: propose threw (${cause instanceof Error ? cause.message : String(cause)})`,
     { operand: 'drafter', cause },
   );
+
+/** Most branches of a node that a model ranks. */
+export const mostBranches = 64;
 
 /** Most nodes of a step, the last token included; what a session's decode window holds. */
 export const maxNodes = 64;

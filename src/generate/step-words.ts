@@ -27,6 +27,14 @@ function pathTo(entry: StepEntry, index: number): number[] {
   return path.reverse();
 }
 
+/** What the penalties of each row count: the sequence up to the row's token. */
+function historiesOf(entry: StepEntry): number[][] {
+  const { state, rows, sampler } = entry;
+  if (!sampler?.usesHistory) return [];
+  const before = state.ids.slice(0, state.processed);
+  return rows.map((row) => sampler.counted([...before, ...pathTo(entry, row)]));
+}
+
 /** Positions of the entry's tokens. */
 function positionsOf(entry: StepEntry): number[] {
   const positions: number[] = [];
@@ -46,11 +54,8 @@ export function stepWords(kind: keyof typeof stepClass, entries: readonly StepEn
   const accepted = count(({ state }) => state.accepted.length);
   const maxPages = Math.max(...entries.map(({ state }) => state.pages.length));
   const samples = entries.some(({ sampler }) => sampler !== undefined);
-  const paths = entries.map((entry) => (entry.sampler?.usesHistory ? entry.rows.map((row) => pathTo(entry, row)) : []));
-  const history = entries.reduce(
-    (sum, { state }, i) => sum + (paths[i] as number[][]).reduce((n, path) => n + state.processed + path.length, 0),
-    0,
-  );
+  const histories = entries.map((entry) => historiesOf(entry));
+  const history = histories.flat().reduce((sum, { length }) => sum + length, 0);
   const biases = count(({ sampler, rows: wanted }) => wanted.length * (sampler?.biasIds.length ?? 0));
   const sampling = samples ? rows * sampleWords + 2 * (rows + 1) + history + 2 * biases : 0;
 
@@ -89,7 +94,7 @@ export function stepWords(kind: keyof typeof stepClass, entries: readonly StepEn
   });
   words[first + seqs] = token;
   words[acceptedFirst + seqs] = node;
-  if (samples) writeSampling(words, floats, section, entries, paths, { rows, history, biases });
+  if (samples) writeSampling(words, floats, section, entries, histories, { rows, history, biases });
   return words;
 }
 
@@ -98,7 +103,7 @@ function writeSampling(
   floats: Float32Array,
   section: (size: number) => number,
   entries: readonly StepEntry[],
-  paths: readonly (readonly (readonly number[])[])[],
+  histories: readonly (readonly (readonly number[])[])[],
   sizes: { rows: number; history: number; biases: number },
 ): void {
   const options = section(sizes.rows * sampleWords);
@@ -106,19 +111,15 @@ function writeSampling(
   const [biasFirst, biasIds, biasValues] = [section(sizes.rows + 1), section(sizes.biases), section(sizes.biases)];
   let [row, past, bias] = [0, 0, 0];
   entries.forEach((entry, seq) => {
-    const { state, sampler } = entry;
+    const { sampler } = entry;
     if (!sampler) return;
     const positions = positionsOf(entry);
     entry.rows.forEach((index, i) => {
       sampler.write(words, floats, options + row * sampleWords, (positions[index] as number) + 1);
       words[historyFirst + row] = past;
-      const path = paths[seq]?.[i];
-      if (path) {
-        const before = state.ids.slice(0, state.processed);
-        words.set(before, history + past);
-        words.set(path, history + past + before.length);
-        past += before.length + path.length;
-      }
+      const known = histories[seq]?.[i] ?? [];
+      words.set(known, history + past);
+      past += known.length;
       words[biasFirst + row] = bias;
       words.set(sampler.biasIds, biasIds + bias);
       floats.set(sampler.biasValues, biasValues + bias);

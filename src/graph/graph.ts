@@ -97,6 +97,17 @@ export class Graph {
     return { ...x, id: this.#nextId++, shape: [x.shape[0] as Dim, count], offset: x.offset + start };
   }
 
+  /** The first `count` rows of a matrix weight, without a copy. */
+  firstRows(weight: Tensor, count: number): Tensor {
+    const [rows, inner] = weight.shape;
+    const isMatrix = weight.storage.role === 'weight' && this.weights[weight.storage.index]?.form === 'matrix';
+    if (!isMatrix || weight.shape.length !== 2 || typeof rows !== 'number')
+      throw mismatch('INVALID_ARGUMENT', 'firstRows', 'a matrix weight', weight.storage.role);
+    if (!(Number.isInteger(count) && count >= 1 && count <= rows))
+      throw mismatch('INVALID_ARGUMENT', 'firstRows', `1..${rows} rows`, String(count));
+    return { ...weight, id: this.#nextId++, shape: [count, inner as Dim] };
+  }
+
   /** Cuts `x` into neighbouring column ranges. */
   split(x: Tensor, widths: readonly number[]): Tensor[] {
     let start = 0;

@@ -29,7 +29,13 @@ export {
   selectiveScan,
   ssd,
 } from './ops.js';
-export { type RowOptions, type SampleOptions, sample } from './sample.js';
+export {
+  type RowOptions,
+  type SampleOptions,
+  sample,
+  type TopProbabilitiesOptions,
+  topProbabilities,
+} from './sample.js';
 export {
   type FloatsToPack,
   type HalfWeight,

@@ -30,6 +30,24 @@ export const sample = kernel<
   SampleOptions
 >(ops.sample, { prepare, keys: ['options'], free: [['rows', () => 1]] });
 
+export interface TopProbabilitiesOptions {
+  /** Of the softmax; 1 unless given. */
+  temperature?: number;
+}
+
+/** The `topK` likeliest tokens of rows of logits: pairs of an id and its probability, likeliest first. */
+export const topProbabilities = kernel<
+  typeof ops.topProbabilities.declaration.inputs,
+  typeof ops.topProbabilities.declaration.attrs,
+  typeof ops.topProbabilities.declaration.outputs,
+  object,
+  TopProbabilitiesOptions
+>(ops.topProbabilities, {
+  prepare: ({ temperature = 1, ...args }, call) => prepare({ ...args, options: { temperature } }, call),
+  keys: ['temperature'],
+  free: [['rows', () => 1]],
+});
+
 function prepare(args: Readonly<Record<string, unknown>>, { name, axes, options }: Prepared): void {
   checkArray(`${name}: logits`, args.logits, 'Float32Array');
   const { length } = args.logits as Float32Array;

@@ -14,3 +14,4 @@ export { router } from './router.js';
 export { moe } from './moe.js';
 export { gatherRows } from './gather-rows.js';
 export { sample } from './sample.js';
+export { topProbabilities } from './top-probabilities.js';

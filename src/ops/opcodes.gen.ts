@@ -15,7 +15,8 @@ export const opcodes = {
   moe: 12,
   gather_rows: 13,
   sample: 14,
+  top_probabilities: 15,
 } as const;
 
 /** Native code refuses a program made with other declarations than its own. */
-export const signatureHash = -1848537878;
+export const signatureHash = 1901457143;

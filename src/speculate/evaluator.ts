@@ -7,7 +7,7 @@ import type { SequenceState } from '../state/sequence-state.js';
 export interface Evaluation {
   /** What it would choose. */
   readonly chosen: readonly number[];
-  /** [chosen.length, vocab], where wanted. */
+  /** [chosen.length, …], where wanted: what the model's steps give beside, its logits or likeliest tokens. */
   readonly logits: Float32Array;
 }
 
@@ -80,7 +80,7 @@ export class Evaluator {
     }
     return {
       chosen: chosen.slice(known.length),
-      logits: logits.subarray(known.length * this.#vocab),
+      logits: logits.subarray((known.length * logits.length) / chosen.length),
     };
   }
 

@@ -1,16 +1,20 @@
 import { CrosscurrentError } from '../errors.js';
 import { Sampler } from '../generate/sampling.js';
-import type {
-  Branch,
-  BranchRequest,
-  Draft,
-  Drafter,
-  DraftRequest,
-  SpeculationTarget,
+import {
+  type Branch,
+  type BranchRequest,
+  type Draft,
+  type Drafter,
+  type DraftRequest,
+  mostBranches,
+  type SpeculationHost,
+  type SpeculationTarget,
 } from '../generate/speculation.js';
-import { turn } from '../turn.js';
 import { Chain } from './chain.js';
 import { type EvaluatingModel, Evaluator } from './evaluator.js';
+
+/** Ids that are guessed unless told otherwise. */
+const draftVocab = 16_384;
 
 /** What a draft model's own choice lacks to certainty is halved where both models draw with the same noise. */
 const sharedNoise = 0.5;
@@ -25,10 +29,21 @@ export class ModelDrafter implements Drafter {
   #work: Promise<unknown> = Promise.resolve();
   #disposed = false;
 
-  constructor(model: EvaluatingModel, target: SpeculationTarget) {
+  private constructor(model: EvaluatingModel, target: SpeculationTarget, choices: number) {
     this.#model = model;
     this.#temperature = target.sampling.temperature ?? 0;
-    this.#sampler = new Sampler(target.sampling, model.vocab);
+    this.#sampler = new Sampler(target.sampling, model.vocab, choices);
+  }
+
+  /** Drafts with the weights of `host`: with its first layers, of the first ids. */
+  static async open(
+    host: SpeculationHost,
+    { layers, vocab = draftVocab }: { layers?: number; vocab?: number | undefined },
+    target: SpeculationTarget,
+  ): Promise<ModelDrafter> {
+    const choices = Math.min(vocab, host.vocab);
+    const scheduler = await host.drafts({ layers, vocab: choices });
+    return new ModelDrafter({ scheduler, vocab: host.vocab }, target, choices);
   }
 
   async propose({ ids, limit }: DraftRequest): Promise<Draft> {
@@ -41,7 +56,6 @@ export class ModelDrafter implements Drafter {
   }
 
   async branches({ ids, draft, nodes, width }: BranchRequest): Promise<Branch[][]> {
-    const { vocab } = this.#model;
     const evaluation = await this.#working(async () => {
       this.#evaluator ??= await ifFree((signal) => Evaluator.open(this.#model, this.#sampler, { signal }));
       return draft.ids.length < this.#room(ids) ? this.#evaluator?.evaluate(ids, draft, { logits: true }) : undefined;
@@ -49,14 +63,12 @@ export class ModelDrafter implements Drafter {
     if (!evaluation) return [];
     const { chosen, logits } = evaluation;
     const known = nodes.filter((node) => node + 1 < chosen.length);
-    const branches: Branch[][] = [];
-    for (const node of known) {
+    const rowLength = 2 * mostBranches;
+    return known.map((node) => {
       const choice = chosen[node + 1] as number;
-      const row = logits.subarray((node + 1) * vocab, (node + 2) * vocab);
-      branches.push(choice < 0 ? [] : this.#ranked(row, choice, width)); // below 0: NaN
-      await turn(); // a row of a large vocabulary takes a millisecond
-    }
-    return branches;
+      const row = logits.subarray((node + 1) * rowLength, (node + 2) * rowLength);
+      return choice < 0 ? [] : this.#ranked(row, choice, width); // below 0: NaN
+    });
   }
 
   async dispose(): Promise<void> {
@@ -81,22 +93,19 @@ export class ModelDrafter implements Drafter {
     return done;
   }
 
-  /** The model's own choice, then the likeliest of the others. */
-  #ranked(logits: Float32Array, choice: number, width: number): Branch[] {
-    const scale = 1 / (this.#temperature || 1);
-    const top = largest(logits, width);
-    const max = logits[top[0] as number] as number;
-    let total = 0;
-    for (const logit of logits) total += Math.exp((logit - max) * scale);
-    const probability = (id: number): number => Math.exp(((logits[id] as number) - max) * scale) / total;
-    if (this.#temperature === 0) return top.map((id) => ({ id, probability: probability(id) }));
-    const own = probability(choice);
-    const others = top.filter((id) => id !== choice).slice(0, width - 1);
+  /** The model's own choice, then the likeliest of the others; `row` holds pairs of an id and its probability. */
+  #ranked(row: Float32Array, choice: number, width: number): Branch[] {
+    const top: Branch[] = [];
+    for (let i = 0; i < row.length && (row[i] as number) >= 0; i += 2)
+      top.push({ id: row[i] as number, probability: Math.min(row[i + 1] as number, 1) });
+    if (this.#temperature === 0) return top.slice(0, width);
+    const own = top.find(({ id }) => id === choice)?.probability ?? 0;
+    const others = top.filter(({ id }) => id !== choice).slice(0, width - 1);
     const doubt = sharedNoise * (1 - own);
     const share = own < 1 ? doubt / (1 - own) : 0;
     return [
       { id: choice, probability: 1 - doubt },
-      ...others.map((id) => ({ id, probability: share * probability(id) })),
+      ...others.map(({ id, probability }) => ({ id, probability: share * probability })),
     ];
   }
 }
@@ -116,19 +125,3 @@ async function ifFree<T>(open: (signal: AbortSignal) => Promise<T>): Promise<T |
 }
 
 const busy = new Set(['OUT_OF_MEMORY', 'QUEUE_FULL']);
-
-/** Indices of the `count` largest values, falling. */
-function largest(values: Float32Array, count: number): number[] {
-  const top: number[] = [];
-  let least = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i] as number;
-    if (top.length === count && !(value > least)) continue;
-    let at = top.length;
-    while (at > 0 && (values[top[at - 1] as number] as number) < value) at--;
-    top.splice(at, 0, i);
-    if (top.length > count) top.pop();
-    least = values[top.at(-1) as number] as number;
-  }
-  return top;
-}

@@ -21,6 +21,6 @@ export function selfDraft(options: SelfDraftOptions): Speculation {
   return async (target) => {
     const host = hostOfTarget(target);
     if (!host) throw new CrosscurrentError('INVALID_ARGUMENT', 'selfDraft: needs the target that the generation gave');
-    return new ModelDrafter({ scheduler: await host.firstLayers(layers), vocab: host.vocab }, target);
+    return ModelDrafter.open(host, { layers }, target);
   };
 }

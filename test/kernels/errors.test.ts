@@ -160,6 +160,13 @@ const cases: [string, unknown, string, RegExp][] = [
   ['sample', { logits: f(8), options: { position: -1 } }, 'sample: options.position', /0 or more/],
   ['sample', { logits: f(8), options: { history: i(8), repetitionPenalty: 2 } }, 'step: history', /value < 8/],
   ['sample', { logits: f(8), options: { logitBias: { 8: 1 } } }, 'sample: options.logitBias', /0\.\.7/],
+  ['topProbabilities', { logits: f(8), topK: 0 }, 'topProbabilities: topK', /./],
+  [
+    'topProbabilities',
+    { logits: f(8), topK: 2, temperature: -1 },
+    'topProbabilities: options.temperature',
+    /0 or more/,
+  ],
   ['sample', { logits: f(8), options: 4 }, 'sample: options', /an object/],
   ['packInt4', { weight: f(64), shape: { out: 2 }, group: 33 }, 'packInt4: group', /a multiple of 32, got 33/],
   ['packInt4', { weight: f(96), shape: { out: 1 }, group: 64 }, 'packInt4: group', /a divisor of in = 96, got 64/],

@@ -130,6 +130,8 @@ const right: Record<string, (r: Random) => Args> = {
     })),
   gatherRows: (r) =>
     sized(r, ({ t, rows, dim }) => ({ x: r.floats(t! * dim!), index: r.ints(rows!, t!), shape: { dim } })),
+  topProbabilities: (r) =>
+    sized(r, ({ rows, vocab }) => ({ logits: r.floats(rows! * vocab!), topK: 1 + r.below(5), shape: { rows } })),
   sample: (r) =>
     sized(r, ({ rows, vocab }) => ({
       logits: r.floats(rows! * vocab!),

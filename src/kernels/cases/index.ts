@@ -197,6 +197,11 @@ export const checkCases: readonly NamedCase[] = [
     () => rows.sampleCase({ rows: 1, vocab: 1 }),
     () => rows.sampleCase({ rows: 5, vocab: 4099 }),
   ),
+  ...named(
+    'topProbabilities',
+    () => rows.topProbabilitiesCase({ rows: 1, vocab: 3, topK: 4 }),
+    () => rows.topProbabilitiesCase({ rows: 5, vocab: 4099, topK: 64 }),
+  ),
 ];
 
 /** Sizes of models: what `bench` measures. */
@@ -266,4 +271,5 @@ export const benchCases: readonly NamedCase[] = [
   ),
   ...named('gatherRows', () => rows.gatherRowsCase({ t: 2048, rows: 512, dim: 2048 })),
   ...named('sample', () => rows.sampleCase({ rows: 1, vocab: 128256 })),
+  ...named('topProbabilities', () => rows.topProbabilitiesCase({ rows: 1, vocab: 128256, topK: 64 })),
 ];

@@ -1,7 +1,7 @@
 import type { activations } from '../../ops/act-mul.js';
 import { actMul, add, embedding, gatedRmsNorm, gatherRows, rmsNorm, rope } from '../ops.js';
 import * as reference from '../reference/index.js';
-import { sample } from '../sample.js';
+import { sample, topProbabilities } from '../sample.js';
 import { bytesOf, type KernelCase, Random } from './case.js';
 
 const name = (axes: object): string =>
@@ -152,5 +152,30 @@ export function sampleCase(axes: { rows: number; vocab: number }): KernelCase {
         return reference.distribution(logits.subarray(row * axes.vocab, (row + 1) * axes.vocab), options)[0]![0];
       }),
     }),
+  };
+}
+
+export function topProbabilitiesCase(axes: { rows: number; vocab: number; topK: number }): KernelCase {
+  const { rows, vocab, topK } = axes;
+  const random = new Random(9);
+  const logits = random.floats(rows * vocab, -8, 8);
+  const out = { y: new Float32Array(2 * rows * topK) };
+  return {
+    op: 'topProbabilities',
+    label: name(axes),
+    axes,
+    tolerance: 2e-6,
+    bytes: bytesOf(logits),
+    flops: logits.length,
+    run: (options) => topProbabilities({ logits, topK, temperature: 0.8, shape: { rows, vocab }, out, ...options }),
+    expected: () => {
+      const y = new Float64Array(out.y.length);
+      for (let row = 0; row < rows; row++) {
+        const options = { temperature: 0.8, topK: 0, topP: 1, minP: 0 };
+        const all = reference.distribution(logits.subarray(row * vocab, (row + 1) * vocab), options);
+        for (let i = 0; i < topK; i++) y.set(all[i] ?? [-1, 0], 2 * (row * topK + i));
+      }
+      return { y };
+    },
   };
 }
