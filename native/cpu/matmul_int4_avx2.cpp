@@ -11,7 +11,8 @@ namespace {
 constexpr int kLines = 4;             // 64-byte lines of a record
 constexpr int kPrefetchBytes = 4096;  // ahead of the record in use
 constexpr int kUnpackRows = 12;       // from here on nibbles are unpacked once, into L1, for all rows
-constexpr int kPieceGroups = 32;      // 16 KiB unpacked: half of L1
+constexpr int kShortPiece = 16;   // of the tiles of fewer rows: the memory goes on while later tiles compute
+constexpr int kPieceGroups = 32;  // 16 KiB unpacked: half of L1
 
 // Groups [g0, g1) of a panel. `unpacked` holds their nibbles as bytes, 8 lines of 64 a group, or is not used.
 struct Piece {
@@ -106,7 +107,14 @@ void piece_rows(const PanelArgs& a, const Columns& columns, const Piece& piece) 
 template <bool kWide, bool kMin>
 void all_rows(const PanelArgs& a) {
   const Columns columns = columns_of(a);
-  if (a.m < kUnpackRows) return piece_rows<kWide, kMin, false>(a, columns, {0, a.rows.groups, nullptr});
+  if (a.m < kUnpackRows) {
+    const int64_t most = a.m <= 3 ? a.rows.groups : kShortPiece;
+    for (int64_t g = 0; g < a.rows.groups; g += most) {
+      const int64_t end = a.rows.groups - g < most ? a.rows.groups : g + most;
+      piece_rows<kWide, kMin, false>(a, columns, {g, end, nullptr});
+    }
+    return;
+  }
 
   alignas(64) uint8_t unpacked[kPieceGroups * 512];
   const uint8_t* lines = static_cast<const uint8_t*>(a.panel) + kNibbles<kWide, kMin>;
@@ -114,6 +122,7 @@ void all_rows(const PanelArgs& a) {
     const int64_t left = a.rows.groups - g0, count = left < kPieceGroups ? left : kPieceGroups;
     for (int64_t g = 0; g < count; ++g, lines += a.record_bytes) {
       for (int l = 0; l < kLines; ++l) {
+        _mm_prefetch(lines + 64 * l + kPrefetchBytes, _MM_HINT_T0);
         const Quads w = load_quads<false>(lines, l);
         auto* to = reinterpret_cast<__m256i*>(unpacked + 512 * g + 128 * l);
         _mm256_store_si256(to, w.low0);
