@@ -123,7 +123,8 @@ void run_panel(const Block& block, const PackedPart& part, int64_t unit, int64_t
   }
 }
 
-// Units [first, last) counted over all parts; rows in pieces that stay in L2 while the units pass over them.
+// Units [first, last) counted over all parts; int8 rows in pieces that stay in L2 while the units pass over
+// them. Exact kernels cut along k as well, and see to it themselves.
 void run_units(const Block& block, int64_t first, int64_t last) {
   const PackPlan& plan = block.args.weight->plan;
   int64_t before = 0;
@@ -132,8 +133,9 @@ void run_units(const Block& block, int64_t first, int64_t last) {
     const int64_t from = std::max<int64_t>(first - before, 0), to = std::min(last - before, units);
     before += units;
     if (from >= to) continue;
-    const int64_t row_bytes = plan.k * (is_quantized(part, block.args.activations) ? 1 : 4);
-    const int64_t piece = std::max<int64_t>(12, kRowBytesInCache / row_bytes / 12 * 12);
+    const int64_t piece = is_quantized(part, block.args.activations)
+                              ? std::max<int64_t>(12, kRowBytesInCache / plan.k / 12 * 12)
+                              : block.m;
     for (int64_t row = 0; row < block.m; row += piece) {
       const int64_t m = std::min(piece, block.m - row);
       for (int64_t unit = from; unit < to; ++unit)

@@ -3,6 +3,7 @@
 
 #include "simd/dot_panels.h"
 #include "simd/matmul_avx2.h"
+#include "simd/matmul_avx512.h"
 
 namespace crosscurrent::cpu {
 namespace {
@@ -41,8 +42,8 @@ struct Zmm {
 
 }  // namespace
 
-const MatmulKernels kMatmulAvx512Vnni = {avx2::quantize_rows, dot_int4<Zmm>,    avx2::int4_exact,
-                                         dot_int8<Zmm>,       avx2::int8_exact, avx2::stored_exact,
+const MatmulKernels kMatmulAvx512Vnni = {avx2::quantize_rows, dot_int4<Zmm>,      avx512::int4_exact,
+                                         dot_int8<Zmm>,       avx512::int8_exact, avx512::stored_exact,
                                          avx2::stored_int8};
 
 }  // namespace crosscurrent::cpu

@@ -1,14 +1,10 @@
-// Packed panels times f32 activations: a piece of a panel is expanded to f32 in L1, then one fma a weight and
-// row
-//
-// Every column is one chain of fma over k, carried between pieces in y itself (f32: nothing is lost).
+// Packed panels times f32 activations: how a piece of a panel is expanded to f32 (the rest is exact_tiles.h)
+#include "simd/exact_avx2.h"
 #include "simd/matmul_avx2.h"
 #include "simd/panel_avx2.h"
 
 namespace crosscurrent::cpu::avx2 {
 namespace {
-
-constexpr int kPiece = 128;  // elements of k: 8 KiB of f32, half of what L1 holds beside the rows of x
 
 // Group of a record to f32 [group][16].
 template <bool kInt4, int kGroup, bool kWide, bool kMin>
@@ -44,66 +40,29 @@ void expand_record(const uint8_t* at, float* to) {
   }
 }
 
-template <int kRows>
-void tile(const PanelArgs& a, const Columns& columns, int64_t row, const float* w, int64_t k0, int64_t k) {
-  const float* x = a.x + row * a.x_stride + k0;
-  float* to = a.y + row * a.y_stride;
-  __m256 y[kRows][2];
-  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
-    load_partial_columns(columns, to + r * a.y_stride, k0 == 0, y[r]);
-  });
-  for (int64_t i = 0; i < k; ++i) {
-    const __m256 w0 = _mm256_load_ps(w + 16 * i), w1 = _mm256_load_ps(w + 16 * i + 8);
-    repeat<kRows>([&](auto r) __attribute__((always_inline)) {
-      const __m256 v = _mm256_broadcast_ss(x + r * a.x_stride + i);
-      y[r][0] = _mm256_fmadd_ps(v, w0, y[r][0]);
-      y[r][1] = _mm256_fmadd_ps(v, w1, y[r][1]);
-    });
-  }
-  repeat<kRows>([&](auto r) __attribute__((always_inline)) {
-    finish_columns(columns, to + r * a.y_stride, k0 + k == a.k, y[r]);
-  });
-}
-
 template <bool kInt4, int kGroup, bool kWide, bool kMin>
-void all_rows(const PanelArgs& a) {
-  alignas(64) float w[kPiece * 16];
-  const Columns columns = columns_of(a);
-  const uint8_t* at = static_cast<const uint8_t*>(a.panel);
-  for (int64_t k0 = 0; k0 < a.k; k0 += kPiece) {
-    const int64_t k = a.k - k0 < kPiece ? a.k - k0 : kPiece;
-    for (int64_t i = 0; i < k; i += kGroup, at += a.record_bytes) {
-      expand_record<kInt4, kGroup, kWide, kMin>(at, w + 16 * i);
-    }
-    int64_t row = 0;
-    for (; row + 6 <= a.m; row += 6) tile<6>(a, columns, row, w, k0, k);
-    for (; row + 2 <= a.m; row += 2) tile<2>(a, columns, row, w, k0, k);
-    if (row < a.m) tile<1>(a, columns, row, w, k0, k);
-  }
+void expand(const PanelArgs* a, int64_t k0, int64_t k, float* w) {
+  const uint8_t* at =
+      static_cast<const uint8_t*>(a->panel) + static_cast<size_t>(k0 / kGroup) * a->record_bytes;
+  for (int64_t i = 0; i < k; i += kGroup, at += a->record_bytes)
+    expand_record<kInt4, kGroup, kWide, kMin>(at, w + kPanelColumns * i);
 }
 
 }  // namespace
 
-void int4_exact(const PanelArgs* a) {
-  if (a->wide_scales) {
-    all_rows<true, 32, true, true>(*a);  // K-quants
-  } else if (a->has_min) {
-    all_rows<true, 32, false, true>(*a);
-  } else {
-    all_rows<true, 32, false, false>(*a);
-  }
+ExpandPanel int4_expander(const PanelArgs* a) {
+  if (a->wide_scales) return expand<true, 32, true, true>;  // K-quants
+  return a->has_min ? expand<true, 32, false, true> : expand<true, 32, false, false>;
 }
 
-void int8_exact(const PanelArgs* a) {
-  if (a->group == 16) {
-    all_rows<false, 16, true, false>(*a);  // q6_k
-  } else if (a->wide_scales) {
-    all_rows<false, 32, true, true>(*a);  // q5_k
-  } else if (a->has_min) {
-    all_rows<false, 32, false, true>(*a);  // q5_1
-  } else {
-    all_rows<false, 32, false, false>(*a);  // q8_0, q5_0
-  }
+ExpandPanel int8_expander(const PanelArgs* a) {
+  if (a->group == 16) return expand<false, 16, true, false>;  // q6_k
+  if (a->wide_scales) return expand<false, 32, true, true>;   // q5_k
+  if (a->has_min) return expand<false, 32, false, true>;      // q5_1
+  return expand<false, 32, false, false>;                     // q8_0, q5_0
 }
+
+void int4_exact(const PanelArgs* a) { panel_exact<Ymm>(*a, int4_expander(a)); }
+void int8_exact(const PanelArgs* a) { panel_exact<Ymm>(*a, int8_expander(a)); }
 
 }  // namespace crosscurrent::cpu::avx2

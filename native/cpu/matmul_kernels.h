@@ -56,6 +56,11 @@ struct StoredArgs {
   const float* bias;
 };
 
+// Elements [k0, k0 + k) of 16 columns as f32 side by side (see exact_tiles.h): of a panel to w [k][16], of
+// stored rows to classes of k modulo 8.
+using ExpandPanel = void (*)(const struct PanelArgs* a, int64_t k0, int64_t k, float* w);
+using ExpandStored = void (*)(const struct StoredArgs* a, int64_t k0, int64_t k, float* w);
+
 struct MatmulKernels {
   // Quantises `m` rows of x into `rows`.
   void (*quantize_rows)(const float* x, int64_t x_stride, int64_t m, const struct RowQuantView* rows);

@@ -1,9 +1,11 @@
 // Rows of W as the file stores them: dot products along k, 8 partial sums a (row of x, row of W), one order
 // to add them
 //
-// Weights are converted in registers and used for all rows of a tile; nothing is copied.
+// For few rows of x weights are converted in registers and used for all rows of a tile; for many 16 columns
+// are expanded side by side (exact_tiles.h), with the same bits.
 #include <string.h>
 
+#include "simd/exact_avx2.h"
 #include "simd/lanes_avx2.h"
 #include "simd/matmul_avx2.h"
 
@@ -13,6 +15,8 @@ namespace {
 // With one row of W at a time this distance reaches the memory's rate; 512 or 2448 to 16384 bytes stay at
 // 60-80 % of it (Zen 3, k = 576).
 constexpr int kPrefetchBytes = 1024;
+
+constexpr int kManyRows = 12;  // from here on expanding pays
 
 __m256 half_everywhere(const uint8_t* from) {
   uint16_t bits;
@@ -100,8 +104,50 @@ int64_t exact_columns(const StoredArgs& a, int64_t row) {
   return row + kRows;
 }
 
+inline void transpose(__m256 (&v)[8]) {
+  __m256 pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int half = 0; half < 2; ++half) {
+      quads[i + 2 * half] = _mm256_shuffle_ps(pairs[i + half], pairs[i + 2 + half], 0x44);
+      quads[i + 2 * half + 1] = _mm256_shuffle_ps(pairs[i + half], pairs[i + 2 + half], 0xee);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+  }
+}
+
+// Columns that do not exist are copies of the last: their sums are not stored.
+template <StoredType kType>
+void expand(const StoredArgs* a, int64_t k0, int64_t k, float* w) {
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* rows[8];
+    for (int c = 0; c < 8; ++c) {
+      const int64_t column = 8 * half + c < a->columns ? 8 * half + c : a->columns - 1;
+      rows[c] = static_cast<const uint8_t*>(a->weights) + static_cast<size_t>(column) * a->row_bytes;
+    }
+    float* to = w + 8 * half;
+    for (int64_t i = 0; i < k; i += 8, to += kPanelColumns) {
+      __m256 v[8];
+      if (kType == kStoredQ8_0 || i + 8 <= k) {
+        for (int c = 0; c < 8; ++c) v[c] = load_weights<kType>(rows[c], k0 + i);
+      } else {
+        for (int c = 0; c < 8; ++c) v[c] = load_last_weights<kType>(rows[c], k0 + i, k0 + k);
+      }
+      transpose(v);
+      for (int j = 0; j < kClasses; ++j) _mm256_store_ps(to + j * kClassFloats, v[j]);
+    }
+  }
+}
+
 template <StoredType kType>
 void exact(const StoredArgs& a) {
+  if (a.m >= kManyRows) return stored_many<Ymm>(a, expand<kType>);
   int64_t row = 0;
   while (row + 6 <= a.m) row = exact_columns<kType, 6, 2>(a, row);
   while (row + 2 <= a.m) row = exact_columns<kType, 2, 4>(a, row);
@@ -146,6 +192,15 @@ int64_t int8_columns(const StoredArgs& a, int64_t row) {
 }
 
 }  // namespace
+
+ExpandStored stored_expander(StoredType type) {
+  switch (type) {
+    case kStoredF16: return expand<kStoredF16>;
+    case kStoredBf16: return expand<kStoredBf16>;
+    case kStoredQ8_0: return expand<kStoredQ8_0>;
+    default: return expand<kStoredF32>;
+  }
+}
 
 void stored_exact(const StoredArgs* a) {
   switch (a->type) {

@@ -16,24 +16,13 @@
 #include <string.h>
 
 #include "../matmul_kernels.h"
+#include "unroll.h"
 
 namespace crosscurrent::cpu {
 namespace {
 
 constexpr int kDotPrefetchBytes = 4096;  // ahead of the record in use
 constexpr int kShift = 128;              // of int8 weights read as unsigned
-
-template <int kValue>
-struct DotIndex {
-  constexpr operator int() const { return kValue; }
-};
-
-// An unrolled loop whose arrays live in registers (see lanes_avx2.h).
-template <int kCount, class Body>
-__attribute__((always_inline)) inline void each(const Body& body) {
-  if constexpr (kCount > 1) each<kCount - 1>(body);
-  body(DotIndex<kCount - 1>{});
-}
 
 template <class R, bool kWide>
 __attribute__((always_inline)) inline typename R::Float load_dot_scales(const uint8_t* from, int v) {

@@ -13,4 +13,10 @@ void int8_exact(const PanelArgs* a);
 void stored_exact(const StoredArgs* a);
 void stored_int8(const StoredArgs* a);
 
+// For wider levels, which multiply what these expand (see exact_tiles.h): the function for the panel's
+// format, and for the type.
+ExpandPanel int4_expander(const PanelArgs* a);
+ExpandPanel int8_expander(const PanelArgs* a);
+ExpandStored stored_expander(StoredType type);
+
 }  // namespace crosscurrent::cpu::avx2
