@@ -8,7 +8,8 @@ namespace crosscurrent::cpu {
 namespace {
 
 #if defined(__x86_64__)
-constexpr IsaTables<ActMulKernels> kKernels{.v2 = &kActMulV2, .avx2 = &kActMulAvx2};
+constexpr IsaTables<ActMulKernels> kKernels{
+    .v2 = &kActMulV2, .avx2 = &kActMulAvx2, .avx512_vnni = &kActMulAvx512Vnni};
 #else
 constexpr IsaTables<ActMulKernels> kKernels{.v2 = &kActMulV2};
 #endif

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-#include "simd/vector.h"
+#include "simd/wide_math.h"
 
 namespace crosscurrent::cpu {
 
@@ -15,36 +15,37 @@ struct ActMulKernels {
 
 extern const ActMulKernels kActMulV2;
 extern const ActMulKernels kActMulAvx2;
+extern const ActMulKernels kActMulAvx512Vnni;
 
 namespace {
 
-inline F32x8 identity8(F32x8 g) { return g; }
+inline Wide identity(Wide g) { return g; }
 
-inline F32x8 gelu8(F32x8 g) {
-  const F32x8 inner = 0.7978845608f * (g + 0.044715f * g * g * g);  // sqrt(2 / pi)
-  return 0.5f * g * (1.0f + tanh8(inner));
+inline Wide gelu(Wide g) {
+  const Wide inner = 0.7978845608f * (g + 0.044715f * g * g * g);  // sqrt(2 / pi)
+  return 0.5f * g * (1.0f + tanh_of(inner));
 }
 
-inline F32x8 relu2_8(F32x8 g) {
-  const F32x8 positive = select(g < F32x8{}, F32x8{}, g);  // NaN stays NaN
+inline Wide relu2(Wide g) {
+  const Wide positive = select_of<Wide>(g < Wide{}, Wide{}, g);  // NaN stays NaN
   return positive * positive;
 }
 
-template <F32x8 (*act)(F32x8)>
+template <Wide (*act)(Wide)>
 void act_mul_row(const float* gate, const float* up, float* y, int64_t count) {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const F32x8 value = act(load8(gate + i));
-    store8(y + i, up != NULL ? value * load8(up + i) : value);
+  for (; i + kWideLanes <= count; i += kWideLanes) {
+    const Wide value = act(load_wide(gate + i));
+    store_wide(y + i, up != NULL ? value * load_wide(up + i) : value);
   }
   if (i == count) return;
   const int rest = static_cast<int>(count - i);
-  const F32x8 value = act(load_part(gate + i, rest, 0));
-  store_part(y + i, up != NULL ? value * load_part(up + i, rest, 0) : value, rest);
+  const Wide value = act(load_wide_part(gate + i, rest, 0));
+  store_wide_part(y + i, up != NULL ? value * load_wide_part(up + i, rest, 0) : value, rest);
 }
 
-constexpr ActMulKernels kActMulRows = {act_mul_row<identity8>, act_mul_row<silu8>, act_mul_row<gelu8>,
-                                       act_mul_row<relu2_8>};
+constexpr ActMulKernels kActMulRows = {act_mul_row<identity>, act_mul_row<silu_of<Wide>>, act_mul_row<gelu>,
+                                       act_mul_row<relu2>};
 
 }  // namespace
 }  // namespace crosscurrent::cpu

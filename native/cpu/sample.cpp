@@ -27,7 +27,8 @@ namespace crosscurrent::cpu {
 namespace {
 
 #if defined(__x86_64__)
-constexpr IsaTables<SampleKernels> kKernels{.v2 = &kSampleV2, .avx2 = &kSampleAvx2};
+constexpr IsaTables<SampleKernels> kKernels{
+    .v2 = &kSampleV2, .avx2 = &kSampleAvx2, .avx512_vnni = &kSampleAvx512Vnni};
 #else
 constexpr IsaTables<SampleKernels> kKernels{.v2 = &kSampleV2};
 #endif
@@ -97,10 +98,14 @@ class Sampler {
   int32_t choose(int64_t row) {
     const SampleOptions& options = step_.sampling[static_cast<size_t>(row)];
     const float* logits = adjusted(row, options);
+    if (options.temperature == 0) {
+      float max;
+      const int64_t id = kernels_.first_largest(logits, a_.vocab, &max);
+      return std::isfinite(max) ? static_cast<int32_t>(id) : kNoToken;
+    }
     const float max = kernels_.max(logits, a_.vocab);
     // one hopeless row must not end the step of its mates
     if (!std::isfinite(max)) return kNoToken;
-    if (options.temperature == 0) return static_cast<int32_t>(kernels_.find(logits, a_.vocab, max));
     return draw(logits, max, options);
   }
 

@@ -12,7 +12,8 @@ static_assert(static_cast<int>(Activation::none) == kActivationNone &&
 
 const StateKernels& state_kernels() {
 #if defined(__x86_64__)
-  static constexpr IsaTables<StateKernels> kTables{.v2 = &kStateKernelsV2, .avx2 = &kStateKernelsAvx2};
+  static constexpr IsaTables<StateKernels> kTables{
+      .v2 = &kStateKernelsV2, .avx2 = &kStateKernelsAvx2, .avx512_vnni = &kStateKernelsAvx512Vnni};
 #else
   static constexpr IsaTables<StateKernels> kTables{.v2 = &kStateKernelsV2};
 #endif

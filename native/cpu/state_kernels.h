@@ -26,8 +26,9 @@ struct ConvRow {
   int activation;
 };
 
-constexpr int kScanTile =
-    8;  // channels side by side: [channels, states] becomes tiles of [states, kScanTile]
+// Channels side by side: [channels, states] becomes tiles of [states, kScanTile], or of half of them where a
+// register holds eight.
+constexpr int kScanTile = 16;
 constexpr int kScanChannels = 64;  // most channels of a call
 
 // Tokens [0, count) of selective_scan on at most kScanChannels channels; pointers are to the first of them.
@@ -86,6 +87,7 @@ struct StateKernels {
 
 extern const StateKernels kStateKernelsV2;
 extern const StateKernels kStateKernelsAvx2;
+extern const StateKernels kStateKernelsAvx512Vnni;
 
 // Of the active level.
 const StateKernels& state_kernels();

@@ -1,4 +1,4 @@
-// One token of causal_conv1d, eight channels at a time
+// One token of causal_conv1d, a register of channels at a time
 #pragma once
 
 #include "../act_mul_kernels.h"
@@ -25,30 +25,30 @@ void conv_weights(const float* weight, int64_t stride, int64_t channels, int ker
     for (int j = 0; j < kernel; ++j) out[j * out_stride + channel] = weight[channel * stride + j];
 }
 
-template <F32x8 (*act)(F32x8)>
-inline F32x8 conv_lanes(const ConvRow& a, int64_t channel, int count) {
-  F32x8 sum = a.bias != nullptr ? load_up_to(a.bias + channel, count) : F32x8{};
+template <Wide (*act)(Wide)>
+inline Wide conv_lanes(const ConvRow& a, int64_t channel, int count) {
+  Wide sum = a.bias != nullptr ? load_up_to(a.bias + channel, count) : Wide{};
   for (int j = 0; j < a.kernel; ++j)
-    sum = fma8(load_up_to(a.weight + j * a.weight_stride + channel, count),
-               load_up_to(a.taps[j] + channel, count), sum);
+    sum = fma_wide(load_up_to(a.weight + j * a.weight_stride + channel, count),
+                   load_up_to(a.taps[j] + channel, count), sum);
   return act(sum);
 }
 
-template <F32x8 (*act)(F32x8)>
+template <Wide (*act)(Wide)>
 void conv_channels(const ConvRow& a) {
   int64_t channel = 0;
-  for (; channel + kLanes <= a.count; channel += kLanes)
-    store8(a.y + channel, conv_lanes<act>(a, channel, kLanes));
+  for (; channel + kWideLanes <= a.count; channel += kWideLanes)
+    store_wide(a.y + channel, conv_lanes<act>(a, channel, kWideLanes));
   if (const int rest = static_cast<int>(a.count - channel); rest > 0)
-    store_part(a.y + channel, conv_lanes<act>(a, channel, rest), rest);
+    store_wide_part(a.y + channel, conv_lanes<act>(a, channel, rest), rest);
 }
 
 void conv_row(const ConvRow* a) {
   switch (a->activation) {
-    case kActivationSilu: return conv_channels<silu8>(*a);
-    case kActivationGelu: return conv_channels<gelu8>(*a);
-    case kActivationRelu2: return conv_channels<relu2_8>(*a);
-    default: return conv_channels<identity8>(*a);
+    case kActivationSilu: return conv_channels<silu_of<Wide>>(*a);
+    case kActivationGelu: return conv_channels<gelu>(*a);
+    case kActivationRelu2: return conv_channels<relu2>(*a);
+    default: return conv_channels<identity>(*a);
   }
 }
 

@@ -1,43 +1,23 @@
-// What the recurrences need beyond vector.h. A lane's result depends on its own value alone.
+// What the recurrences need beyond wide_math.h.
 #pragma once
 
-#include "vector.h"
+#include "wide_math.h"
 
 namespace crosscurrent::cpu {
 namespace {
 
-inline F32x8 load_up_to(const float* from, int count) {
-  return count == kLanes ? load8(from) : load_part(from, count, 0);
-}
-inline void store_up_to(float* to, F32x8 value, int count) {
-  if (count == kLanes)
-    store8(to, value);
-  else
-    store_part(to, value, count);
-}
-
-// A NaN in x stays.
-inline F32x8 at_most(F32x8 x, float limit) {
-#if defined(__AVX2__)
-  return _mm256_min_ps(splat(limit), x);
-#else
-  return select(x > splat(limit), splat(limit), x);
-#endif
-}
-inline F32x8 at_least(F32x8 x, float limit) { return max8(splat(limit), x); }
-
 // ln(1 + e^x) = max(x, 0) + ln(1 + u), u = e^-|x|, and ln(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3: good
 // to the far tail, where it is u.
-inline F32x8 softplus8(F32x8 x) {
-  const F32x8 u = exp8(from_bits(bits_of(x) | INT32_MIN));
-  const F32x8 s = u / (u + 2.0f);
-  const F32x8 square = s * s;
-  F32x8 p = splat(0.14095779f);
-  p = fma8(p, square, splat(0.13978831f));
-  p = fma8(p, square, splat(0.20012558f));
-  p = fma8(p, square, splat(0.33333156f));
-  p = fma8(p, square, splat(1.0f));
-  return fma8(s + s, p, at_least(x, 0.0f));
+inline Wide softplus(Wide x) {
+  const Wide u = exp_of((Wide)((WideInt)x | INT32_MIN));
+  const Wide s = u / (u + 2.0f);
+  const Wide square = s * s;
+  Wide p = splat_wide(0.14095779f);
+  p = fma_wide(p, square, splat_wide(0.13978831f));
+  p = fma_wide(p, square, splat_wide(0.20012558f));
+  p = fma_wide(p, square, splat_wide(0.33333156f));
+  p = fma_wide(p, square, splat_wide(1.0f));
+  return fma_wide(s + s, p, at_least(x, 0.0f));
 }
 
 // rows[i] lane j <-> rows[j] lane i
@@ -66,8 +46,12 @@ inline void transpose8(F32x8 (&rows)[8]) {
 #endif
 }
 
-// to[i] = the sum of the lanes of row i, as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)).
-inline void sum4(const F32x8 (&rows)[4], float* to) {
+// to[i] = the sum of the lanes of row i, as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)); of 16 lanes each is
+// first added to the one eight before it.
+inline void sum4(const Wide (&wide)[4], float* to) {
+  F32x8 rows[4];
+  for (int i = 0; i < 4; ++i)
+    rows[i] = kWideLanes == kLanes ? eight_of(wide[i], 0) : eight_of(wide[i], 0) + eight_of(wide[i], 1);
 #if defined(__AVX2__)
   const __m256 pairs = _mm256_hadd_ps(rows[0], rows[1]), more = _mm256_hadd_ps(rows[2], rows[3]);
   const __m256 halves = _mm256_hadd_ps(pairs, more);

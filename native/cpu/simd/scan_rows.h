@@ -1,8 +1,9 @@
-// selective_scan on a tile of eight channels: h[n] = exp(Δ a[n]) h[n] + Δ x b[n], y = Σ_n c[n] h[n] + d x
+// selective_scan on a tile of a register of channels: h[n] = exp(Δ a[n]) h[n] + Δ x b[n], y = Σ_n c[n] h[n] +
+// d x
 //
-// Up to eight tiles go through a few tokens together: rows of x, dt, z and y lie kilobytes apart, so a cache
-// line of them should serve all its channels while it is there. One tile at a time through all tokens, one
-// state after the other: 0.7 G updates/s at 1536 to 4096 channels x 16 on a busy Zen 3; this form: 1.6.
+// All tiles of a call go through a few tokens together: rows of x, dt, z and y lie kilobytes apart, so a
+// cache line of them should serve all its channels while it is there. One tile at a time through all tokens,
+// one state after the other: 0.7 G updates/s at 1536 to 4096 channels x 16 on a busy Zen 3; this form: 1.6.
 #pragma once
 
 #include "../state_kernels.h"
@@ -11,33 +12,47 @@
 namespace crosscurrent::cpu {
 namespace {
 
+// Eight by eight, whatever the width of a tile.
 void scan_load(const float* rows, int64_t stride, int channels, int64_t states, float scale, float* tiles) {
-  for (int first = 0; first < channels; first += kLanes, tiles += states * kLanes) {
-    for (int64_t n = 0; n < states; n += kLanes) {
-      const int width = states - n < kLanes ? static_cast<int>(states - n) : kLanes;
-      F32x8 block[8];
-      for (int i = 0; i < 8; ++i)
-        block[i] = first + i < channels ? load_up_to(rows + (first + i) * stride + n, width) : F32x8{};
-      transpose8(block);
-      for (int j = 0; j < width; ++j) store8(tiles + (n + j) * kLanes, block[j] * splat(scale));
+  for (int first = 0; first < channels; first += kWideLanes, tiles += states * kWideLanes) {
+    for (int half = 0; half < kWideLanes; half += kLanes) {
+      for (int64_t n = 0; n < states; n += kLanes) {
+        const int width = states - n < kLanes ? static_cast<int>(states - n) : kLanes;
+        F32x8 block[8];
+        for (int i = 0; i < 8; ++i) {
+          const int channel = first + half + i;
+          const float* from = rows + channel * stride + n;
+          block[i] = channel >= channels ? F32x8{}
+                     : width == kLanes   ? load8(from)
+                                         : load_part(from, width, 0);
+        }
+        transpose8(block);
+        for (int j = 0; j < width; ++j) store8(tiles + (n + j) * kWideLanes + half, block[j] * splat(scale));
+      }
     }
   }
 }
 
 void scan_store(const float* tiles, int channels, int64_t states, float* rows) {
-  for (int first = 0; first < channels; first += kLanes, tiles += states * kLanes) {
-    for (int64_t n = 0; n < states; n += kLanes) {
-      const int width = states - n < kLanes ? static_cast<int>(states - n) : kLanes;
-      F32x8 block[8];
-      for (int j = 0; j < 8; ++j) block[j] = j < width ? load8(tiles + (n + j) * kLanes) : F32x8{};
-      transpose8(block);
-      for (int i = 0; i < 8 && first + i < channels; ++i)
-        store_up_to(rows + (first + i) * states + n, block[i], width);
+  for (int first = 0; first < channels; first += kWideLanes, tiles += states * kWideLanes) {
+    for (int half = 0; half < kWideLanes; half += kLanes) {
+      for (int64_t n = 0; n < states; n += kLanes) {
+        const int width = states - n < kLanes ? static_cast<int>(states - n) : kLanes;
+        F32x8 block[8];
+        for (int j = 0; j < 8; ++j)
+          block[j] = j < width ? load8(tiles + (n + j) * kWideLanes + half) : F32x8{};
+        transpose8(block);
+        for (int i = 0; i < 8 && first + half + i < channels; ++i) {
+          float* to = rows + (first + half + i) * states + n;
+          if (width == kLanes)
+            store8(to, block[i]);
+          else
+            store_part(to, block[i], width);
+        }
+      }
     }
   }
 }
-
-typedef uint32_t U32x8 __attribute__((vector_size(32)));
 
 // 2^f for |f| <= 1/2, highest power first: least relative error with the last coefficient 1, 9.2e-8
 constexpr float kExp2[] = {0x1.5bb99ep-10f, 0x1.3ceafap-7f, 0x1.c6b756p-5f,
@@ -47,36 +62,36 @@ constexpr float kExp2[] = {0x1.5bb99ep-10f, 0x1.3ceafap-7f, 0x1.c6b756p-5f,
 // Stage by stage: one state after the other would fill the processor's window with a single chain of
 // dependent instructions.
 template <int kStates, bool kHasOutput>
-inline F32x8 scan_states(int64_t n, const float* a, const float* from, float* to, F32x8 delta, F32x8 dx,
-                         const float* b, const float* c, F32x8 sum) {
-  const F32x8 shifter =
-      splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, which the low bits then hold
-  F32x8 shifted[kStates], f[kStates], decay[kStates];
+inline Wide scan_states(int64_t n, const float* a, const float* from, float* to, Wide delta, Wide dx,
+                        const float* b, const float* c, Wide sum) {
+  const Wide shifter =
+      splat_wide(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, which the low bits then hold
+  Wide shifted[kStates], f[kStates], decay[kStates];
   for (int i = 0; i < kStates; ++i) {
-    const F32x8 rate = load8(a + (n + i) * kLanes);
-    shifted[i] = fma8(delta, rate, shifter);
-    f[i] = fma8(delta, rate, shifter - shifted[i]);
-    decay[i] = splat(kExp2[0]);
+    const Wide rate = load_wide(a + (n + i) * kWideLanes);
+    shifted[i] = fma_wide(delta, rate, shifter);
+    f[i] = fma_wide(delta, rate, shifter - shifted[i]);
+    decay[i] = splat_wide(kExp2[0]);
   }
   for (int power = 1; power < 6; ++power)
-    for (int i = 0; i < kStates; ++i) decay[i] = fma8(decay[i], f[i], splat(kExp2[power]));
+    for (int i = 0; i < kStates; ++i) decay[i] = fma_wide(decay[i], f[i], splat_wide(kExp2[power]));
   for (int i = 0; i < kStates; ++i) {
-    const U32x8 vanishes = (U32x8)(shifted[i] < splat(12582912.0f - 125.0f));  // 0, not a denormal
-    decay[i] = (F32x8)(~vanishes & ((U32x8)decay[i] + ((U32x8)shifted[i] << 23)));
+    const WideInt vanishes = shifted[i] < splat_wide(12582912.0f - 125.0f);  // 0, not a denormal
+    decay[i] = (Wide)(~vanishes & ((WideInt)decay[i] + ((WideInt)shifted[i] << 23)));
   }
   for (int i = 0; i < kStates; ++i) {
-    const F32x8 h = fma8(decay[i], load8(from + (n + i) * kLanes), dx * splat(b[n + i]));
-    store8(to + (n + i) * kLanes, h);
-    if constexpr (kHasOutput) sum = fma8(splat(c[n + i]), h, sum);
+    const Wide h = fma_wide(decay[i], load_wide(from + (n + i) * kWideLanes), dx * splat_wide(b[n + i]));
+    store_wide(to + (n + i) * kWideLanes, h);
+    if constexpr (kHasOutput) sum = fma_wide(splat_wide(c[n + i]), h, sum);
   }
   return sum;
 }
 
 // One tile at one token. Returns Σ_n c[n] h[n].
 template <bool kHasOutput>
-inline F32x8 scan_tile(int64_t states, const float* a, const float* from, float* to, F32x8 delta, F32x8 dx,
-                       const float* b, const float* c) {
-  F32x8 sum = F32x8{};
+inline Wide scan_tile(int64_t states, const float* a, const float* from, float* to, Wide delta, Wide dx,
+                      const float* b, const float* c) {
+  Wide sum = Wide{};
   int64_t n = 0;
   for (; n + 2 <= states; n += 2) sum = scan_states<2, kHasOutput>(n, a, from, to, delta, dx, b, c, sum);
   for (; n < states; ++n) sum = scan_states<1, kHasOutput>(n, a, from, to, delta, dx, b, c, sum);
@@ -90,8 +105,8 @@ struct ScanPiece {
   const ScanRows& a;
   int64_t first;
   int count;
-  F32x8 delta[kScanChannels / kLanes][kTokens], dx[kScanChannels / kLanes][kTokens];
-  F32x8 sum[kScanChannels / kLanes][kTokens];  // Σ_n c[n] h[n]
+  Wide delta[kScanChannels / kWideLanes][kTokens], dx[kScanChannels / kWideLanes][kTokens];
+  Wide sum[kScanChannels / kWideLanes][kTokens];  // Σ_n c[n] h[n]
 
   ScanPiece(const ScanRows& a, int64_t first)
       : a(a), first(first), count(a.count - first < kTokens ? static_cast<int>(a.count - first) : kTokens) {}
@@ -99,8 +114,9 @@ struct ScanPiece {
   // body(tile, its first channel, how many it has)
   template <class Body>
   void each_tile(Body body) {
-    for (int channel = 0; channel < a.channels; channel += kLanes)
-      body(channel / kLanes, channel, a.channels - channel < kLanes ? a.channels - channel : kLanes);
+    for (int channel = 0; channel < a.channels; channel += kWideLanes)
+      body(channel / kWideLanes, channel,
+           a.channels - channel < kWideLanes ? a.channels - channel : kWideLanes);
   }
 
   // Rows of the next tokens: they lie too far apart for the processor to foresee them.
@@ -117,10 +133,10 @@ struct ScanPiece {
 
   void read() {
     each_tile([&](int tile, int channel, int lanes) {
-      const F32x8 bias = load_up_to(a.dt_bias + channel, lanes);
+      const Wide bias = load_up_to(a.dt_bias + channel, lanes);
       for (int i = 0; i < count; ++i) {
         const float* dt = a.dt + (first + i) * a.dt_stride + channel;
-        delta[tile][i] = softplus8(load_up_to(dt, lanes) + bias);
+        delta[tile][i] = softplus(load_up_to(dt, lanes) + bias);
         dx[tile][i] = delta[tile][i] * load_up_to(a.x + (first + i) * a.x_stride + channel, lanes);
       }
     });
@@ -141,11 +157,11 @@ struct ScanPiece {
 
   void write() {
     each_tile([&](int tile, int channel, int lanes) {
-      const F32x8 d = load_up_to(a.d + channel, lanes);
+      const Wide d = load_up_to(a.d + channel, lanes);
       for (int i = 0; i < count; ++i) {
         const int64_t t = first + i;
-        F32x8 y = fma8(d, load_up_to(a.x + t * a.x_stride + channel, lanes), sum[tile][i]);
-        if (a.z != nullptr) y = y * silu8(load_up_to(a.z + t * a.z_stride + channel, lanes));
+        Wide y = fma_wide(d, load_up_to(a.x + t * a.x_stride + channel, lanes), sum[tile][i]);
+        if (a.z != nullptr) y = y * silu_of(load_up_to(a.z + t * a.z_stride + channel, lanes));
         store_up_to(a.y + t * a.y_stride + channel, y, lanes);
       }
     });

@@ -102,45 +102,74 @@ inline int mask_bits(I32x8 mask) {
 #endif
 }
 
+// What the functions below need of any number of lanes; wide_vector.h adds 16.
+template <class V>
+struct LanesOf;
+template <>
+struct LanesOf<F32x8> {
+  using Int = I32x8;
+  static F32x8 splat(float x) { return cpu::splat(x); }
+  static F32x8 fma(F32x8 a, F32x8 b, F32x8 c) { return fma8(a, b, c); }
+};
+
+template <class V>
+inline V select_of(typename LanesOf<V>::Int mask, V a, V b) {
+  using Int = typename LanesOf<V>::Int;
+  return (V)((mask & (Int)a) | (~mask & (Int)b));
+}
+
 // e^x within 2 ulp; 0 below -87.33, no more than 2.4e38 (never infinite) above; NaN stays NaN.
 // Polynomial of Cephes' expf (Moshier) on |r| <= ln(2) / 2.
-inline F32x8 exp8(F32x8 x) {
-  const F32x8 high = splat(88.37f), low = splat(-87.33f),
-              shifter = splat(12582912.0f);  // 1.5 * 2^23: rounds to integer
-  const I32x8 vanishes = x < low;
-  F32x8 clamped = select(x > high, high, x);
-  clamped = select(vanishes, low, clamped);
-  const F32x8 shifted = clamped * splat(1.44269504f) + shifter;
-  const F32x8 n = shifted - shifter;
-  F32x8 r = fma8(n, splat(-0.693359375f), clamped);
-  r = fma8(n, splat(2.12194440e-4f), r);
-  F32x8 p = splat(1.9875691500e-4f);
-  p = fma8(p, r, splat(1.3981999507e-3f));
-  p = fma8(p, r, splat(8.3334519073e-3f));
-  p = fma8(p, r, splat(4.1665795894e-2f));
-  p = fma8(p, r, splat(1.6666665459e-1f));
-  p = fma8(p, r, splat(5.0000001201e-1f));
-  p = fma8(p, r * r, r) + 1.0f;
-  const I32x8 scale = (bits_of(shifted) << 23) + 0x3f800000;  // 2^n: the low bits of `shifted` hold n
-  return select(vanishes, F32x8{}, p * from_bits(scale));
+template <class V>
+inline V exp_of(V x) {
+  using L = LanesOf<V>;
+  using Int = typename L::Int;
+  const V high = L::splat(88.37f), low = L::splat(-87.33f),
+          shifter = L::splat(12582912.0f);  // 1.5 * 2^23: rounds to integer
+  const Int vanishes = x < low;
+  V clamped = select_of<V>(x > high, high, x);
+  clamped = select_of<V>(vanishes, low, clamped);
+  const V shifted = clamped * L::splat(1.44269504f) + shifter;
+  const V n = shifted - shifter;
+  V r = L::fma(n, L::splat(-0.693359375f), clamped);
+  r = L::fma(n, L::splat(2.12194440e-4f), r);
+  V p = L::splat(1.9875691500e-4f);
+  p = L::fma(p, r, L::splat(1.3981999507e-3f));
+  p = L::fma(p, r, L::splat(8.3334519073e-3f));
+  p = L::fma(p, r, L::splat(4.1665795894e-2f));
+  p = L::fma(p, r, L::splat(1.6666665459e-1f));
+  p = L::fma(p, r, L::splat(5.0000001201e-1f));
+  p = L::fma(p, r * r, r) + 1.0f;
+  const Int scale = ((Int)shifted << 23) + 0x3f800000;  // 2^n: the low bits of `shifted` hold n
+  return select_of<V>(vanishes, V{}, p * (V)scale);
 }
 
 // tanh within 2 ulp: Cephes' polynomial below 0.625, by e^2x above.
-inline F32x8 tanh8(F32x8 x) {
-  const I32x8 sign = bits_of(x) & INT32_MIN;
-  const F32x8 size = from_bits(bits_of(x) & INT32_MAX);
-  const F32x8 large = 1.0f - 2.0f / (exp8(size + size) + 1.0f);
-  const F32x8 z = x * x;
-  F32x8 p = splat(-5.70498872745e-3f);
-  p = fma8(p, z, splat(2.06390887954e-2f));
-  p = fma8(p, z, splat(-5.37397155531e-2f));
-  p = fma8(p, z, splat(1.33314422036e-1f));
-  p = fma8(p, z, splat(-3.33332819422e-1f));
-  const F32x8 small = fma8(p * z, x, x);
-  return select(size < splat(0.625f), small, from_bits(bits_of(large) | sign));
+template <class V>
+inline V tanh_of(V x) {
+  using L = LanesOf<V>;
+  using Int = typename L::Int;
+  const Int sign = (Int)x & INT32_MIN;
+  const V size = (V)((Int)x & INT32_MAX);
+  const V large = 1.0f - 2.0f / (exp_of(size + size) + 1.0f);
+  const V z = x * x;
+  V p = L::splat(-5.70498872745e-3f);
+  p = L::fma(p, z, L::splat(2.06390887954e-2f));
+  p = L::fma(p, z, L::splat(-5.37397155531e-2f));
+  p = L::fma(p, z, L::splat(1.33314422036e-1f));
+  p = L::fma(p, z, L::splat(-3.33332819422e-1f));
+  const V small = L::fma(p * z, x, x);
+  return select_of<V>(size < L::splat(0.625f), small, (V)((Int)large | sign));
 }
 
-inline F32x8 silu8(F32x8 x) { return x / (1.0f + exp8(-x)); }
+template <class V>
+inline V silu_of(V x) {
+  return x / (1.0f + exp_of(-x));
+}
+
+inline F32x8 exp8(F32x8 x) { return exp_of(x); }
+inline F32x8 tanh8(F32x8 x) { return tanh_of(x); }
+inline F32x8 silu8(F32x8 x) { return silu_of(x); }
 
 }  // namespace
 }  // namespace crosscurrent::cpu
