@@ -141,8 +141,12 @@ export class Encoder {
 }
 
 function build(json: TokenizerJson): Library {
+  const { vocab } = json.model;
   try {
-    return new Library(json, {});
+    if (!(vocab instanceof Map)) return new Library(json, {});
+    const library = new Library({ ...json, model: { ...json.model, vocab: {} } }, {});
+    fill(library, vocab as Map<string, number>, json.model.unk_token);
+    return library;
   } catch (cause) {
     const { message } = cause as Error;
     const isUnknown = /^Unknown \w+ type/.test(message);
@@ -150,6 +154,16 @@ function build(json: TokenizerJson): Library {
       cause,
     });
   }
+}
+
+/** Gives a library that was made without a vocabulary what it would have made of one; added tokens, which it has, stay as they are. */
+function fill(library: Library, vocab: ReadonlyMap<string, number>, unknown: unknown): void {
+  const model = library.model!;
+  for (const [token, id] of vocab) {
+    if (!model.tokens_to_ids.has(token)) model.tokens_to_ids.set(token, id);
+    model.vocab[id] ??= token;
+  }
+  if (typeof unknown === 'string') model.unk_token_id = model.tokens_to_ids.get(unknown);
 }
 
 /** Lets go of the parsed file, which the library keeps but, once built, reads only the small settings of: half of its memory. */
@@ -185,16 +199,19 @@ function* parts(text: string): Generator<string> {
  */
 function corrected(json: TokenizerJson): TokenizerJson {
   const { model } = json;
-  const vocab = model.vocab as Record<string, number>;
+  const vocab = model.vocab as Record<string, number> | Map<string, number>;
+  const has = (token: string): boolean => (vocab instanceof Map ? vocab.has(token) : Object.hasOwn(vocab, token));
   let preTokenizer = json.pre_tokenizer === null ? null : corrections(json.pre_tokenizer);
   const isBpe = model.type === 'BPE' && (model.unk_token ?? null) === null && !model.byte_fallback;
   if (isBpe && preTokenizer !== null && JSON.stringify(preTokenizer).includes('"ByteLevel"')) {
-    const missing = [...byteOfCharacter.keys()].filter((character) => !Object.hasOwn(vocab, character));
+    const missing = [...byteOfCharacter.keys()].filter((character) => !has(character));
     const Regex = `[${missing.map((character) => `\\x{${character.codePointAt(0)!.toString(16)}}`).join('')}]`;
     const drop = { type: 'Replace', pattern: { Regex }, content: '' };
     if (missing.length > 0) preTokenizer = { type: 'Sequence', pretokenizers: [preTokenizer, drop] };
   }
-  if (preTokenizer === null && model.type === 'BPE' && !Object.keys(vocab).some((token) => /[^▁]▁/.test(token))) {
+  const isUnsplit = preTokenizer === null && model.type === 'BPE';
+  const tokens = (): string[] => (vocab instanceof Map ? [...vocab.keys()] : Object.keys(vocab));
+  if (isUnsplit && !tokens().some((token) => /[^▁]▁/.test(token))) {
     preTokenizer = { type: 'Split', pattern: { Regex: '▁+[^▁]*' }, behavior: 'Isolated', invert: false };
   }
   return { ...json, pre_tokenizer: preTokenizer };

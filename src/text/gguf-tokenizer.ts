@@ -125,10 +125,10 @@ export function ggufTokenizerJson(get: GetMetadata): GgufTokenizer | undefined {
   return { json, special, endIds, chatTemplates: chatTemplates(get) };
 }
 
-function vocabulary(tokens: readonly string[]): Record<string, number> {
-  const vocab: Record<string, number> = Object.create(null);
-  // Backwards: of a token listed twice the first id wins, as in llama.cpp's insertion order
-  for (let id = tokens.length - 1; id >= 0; id--) vocab[tokens[id]!] = id;
+/** Of a token listed twice the first id wins, as in llama.cpp's insertion order. A map: an object of so many keys is slow to make and to read. */
+function vocabulary(tokens: readonly string[]): Map<string, number> {
+  const vocab = new Map<string, number>();
+  for (const [id, token] of tokens.entries()) if (!vocab.has(token)) vocab.set(token, id);
   return vocab;
 }
 
