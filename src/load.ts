@@ -38,6 +38,12 @@ export interface LoadOptions extends PlanOptions {
 }
 
 /**
+ * From so many cores on the tokenizer is made while weights are packed. With both at once, and what V8 compiles and collects for both, more threads want to run than a smaller machine has cores, and
+ * the event loop waits its turn.
+ */
+const coresToTokenizeBeside = 4;
+
+/**
  * Loads a model: a `.gguf` file, a folder with `config.json` and safetensors, or a config and tensors in memory. Without a source, the small
  * model of the package `crosscurrent-tiny`.
  *
@@ -65,6 +71,13 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     await turn();
     requireMemory(plan.memory);
     await turn();
+    const startTokenizer = (): void => {
+      if (typeof source === 'object') return;
+      tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
+      tokenizing.catch(() => {});
+    };
+    const isRoomy = (devices()[0]?.threads ?? 0) >= coresToTokenizeBeside;
+    if (isRoomy) startTokenizer();
     const program = parseProgram(plan.program.words);
     opened.push(program);
     const weights = await loadWeights(files.file, program, plan.program.weights, {
@@ -110,11 +123,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
     opened.push(draftModels);
     const fingerprint = await fingerprintOf(files);
     await turn();
-    // After packing: with both at once, and what V8 compiles and collects for both, more threads want to run than a small machine has
-    // cores, and the event loop waits its turn
-    if (typeof source !== 'object')
-      tokenizing = openTokenizer({ kind: files.format === 'gguf' ? 'gguf' : 'folder', path: files.path }, withSignal);
-    tokenizing?.catch(() => {});
+    if (!isRoomy) startTokenizer();
     const tokenizer = await tokenizing;
     signal?.throwIfAborted();
     files.close();
