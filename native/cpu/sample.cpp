@@ -20,7 +20,7 @@
 #include "../ops.gen.h"
 #include "../philox.h"
 #include "isa.h"
-#include "sample_kernels.h"
+#include "sample_levels.h"
 #include "split.h"
 
 namespace crosscurrent::cpu {
@@ -213,11 +213,13 @@ class Sampler {
 
 }  // namespace
 
+const SampleKernels& sample_kernels() { return kKernels.active(); }
+
 void sample(const Sample& a, Context& context) {
   if (static_cast<int64_t>(context.step.sampling.size()) != a.rows)
     throw Error(Code::invalid_argument, "sample: options", std::to_string(a.rows) + " rows",
                 std::to_string(context.step.sampling.size()));
-  const SampleKernels& kernels = kKernels.active();
+  const SampleKernels& kernels = sample_kernels();
   for_ranges(context, a.rows, 4 * a.vocab, [&](int64_t begin, int64_t end) {
     Sampler sampler(a, context.step, kernels);
     for (int64_t row = begin; row < end; ++row) *a.ids.i32(row) = sampler.choose(row);

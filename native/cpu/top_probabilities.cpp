@@ -6,18 +6,11 @@
 
 #include "../error.h"
 #include "../ops.gen.h"
-#include "isa.h"
-#include "sample_kernels.h"
+#include "sample_levels.h"
 #include "split.h"
 
 namespace crosscurrent::cpu {
 namespace {
-
-#if defined(__x86_64__)
-constexpr IsaTables<SampleKernels> kKernels{.v2 = &kSampleV2, .avx2 = &kSampleAvx2};
-#else
-constexpr IsaTables<SampleKernels> kKernels{.v2 = &kSampleV2};
-#endif
 
 struct Candidate {
   float logit;
@@ -59,7 +52,7 @@ void top_probabilities(const TopProbabilities& a, Context& context) {
   if (!sampling.empty() && static_cast<int64_t>(sampling.size()) != a.rows)
     throw Error(Code::invalid_argument, "top_probabilities: options", std::to_string(a.rows) + " rows",
                 std::to_string(sampling.size()));
-  const SampleKernels& kernels = kKernels.active();
+  const SampleKernels& kernels = sample_kernels();
   const auto most = static_cast<size_t>(std::min<int64_t>(a.top_k, a.vocab));
   for_ranges(context, a.rows, 4 * a.vocab, [&](int64_t begin, int64_t end) {
     std::vector<Candidate> top;
