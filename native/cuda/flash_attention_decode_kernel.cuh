@@ -16,8 +16,11 @@
 
 namespace crosscurrent::cuda::decode {
 
+template <int kDim, KvType kType>
+constexpr int kMostBlocks = decode_most_blocks(kDim, kType);
+
 template <int kDim, int kStages, KvType kType>
-__global__ void __launch_bounds__(kDecodeThreads, kDim == 256 ? 1 : 2)
+__global__ void __launch_bounds__(kDecodeThreads, kMostBlocks<kDim, kType>)
     flash_attention_decode_kernel(const __grid_constant__ Problem p) {
   extern __shared__ __align__(128) unsigned char shared[];
   using Tiles = Loader<kDim, kType>;

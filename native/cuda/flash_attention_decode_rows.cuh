@@ -33,10 +33,12 @@ __device__ __forceinline__ void widen(uint32_t word, uint32_t& even, uint32_t& o
 // the product are permuted within 16 to suit, which neither the scores nor y can see.
 template <int kDim, KvType kType>
 class Rows {
+  static constexpr bool kIsByte = kType != KvType::bf16;
+
  public:
-  // With 256 columns the queries would not fit the registers beside the sums: they lie in `merge`, which is
-  // free between the ends of units.
-  static constexpr bool kSharesQueries = kDim == 256;
+  // With 256 columns, or 128 and a third block, the queries would not fit the registers beside the sums: they
+  // lie in `merge`, which is free between the ends of units.
+  static constexpr bool kSharesQueries = kDim == 256 || (kDim == 128 && kIsByte);
 
   __device__ Rows(const Problem& p, float* merge)
       : p_(p), shared_q_(reinterpret_cast<uint4*>(merge) + threadIdx.x % 32) {}
@@ -241,8 +243,6 @@ class Rows {
   }
 
  private:
-  static constexpr bool kIsByte = kType != KvType::bf16;
-
   __device__ void load() {
     const AttentionSequences& s = p_.args.sequences;
     const int lane = threadIdx.x % 32;

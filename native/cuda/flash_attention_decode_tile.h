@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "arch.h"
 
@@ -46,24 +47,29 @@ constexpr int decode_shared_bytes(int head_dim, int stages, KvType type) {
   return ring + merge + slots + stats + scales;
 }
 
-// The two that are compiled: as many as leave room for two blocks, and as few as smaller devices hold.
+// Of a multiprocessor, by registers: widening 8 bits takes more instructions a byte, and they want more
+// warps.
+constexpr int decode_most_blocks(int head_dim, KvType type) {
+  return head_dim == 256 ? 1 : type == KvType::bf16 ? 2 : 3;
+}
+
+// The two that are compiled: as many as leave room for the most blocks, and as few as smaller devices hold.
 constexpr int decode_most_stages(int head_dim, KvType type) {
   if (type == KvType::bf16) return head_dim == 64 ? 6 : 3;
-  return head_dim == 64 ? 8 : 5;
+  return head_dim == 64 ? 6 : head_dim == 96 ? 4 : head_dim == 128 ? 3 : 5;
 }
 constexpr int decode_fewest_stages(KvType type) { return type == KvType::bf16 ? 2 : 3; }
 
-// Two blocks a multiprocessor where they fit: one streams while the other merges its warps.
+// More than one block a multiprocessor where they fit: one streams while another merges its warps.
 constexpr FlashAttentionDecodeTile flash_attention_decode_tile(const Arch& arch, int64_t head_dim,
                                                                KvType type) {
   const int dim = static_cast<int>(head_dim);
   const int most = decode_most_stages(dim, type);
-  for (const int blocks : {2, 1}) {
+  for (int blocks = decode_most_blocks(dim, type); blocks >= 1; --blocks) {
     for (const int stages : {most, decode_fewest_stages(type)}) {
       const int bytes = decode_shared_bytes(dim, stages, type);
       // a multiprocessor has 1 KiB more than its largest block, and each block costs 1 KiB
-      if (blocks * (bytes + 1024) <= arch.shared_bytes + 1024 && (stages == most || blocks == 1 || dim < 256))
-        return {stages, blocks, bytes};
+      if (blocks * (bytes + 1024) <= arch.shared_bytes + 1024) return {stages, blocks, bytes};
     }
   }
   return {0, 0, 0};

@@ -177,6 +177,32 @@ struct Experts {
   Activation activation;
   std::vector<float> gate, up, down;
   std::unique_ptr<Buffer<bf16>> d_gate, d_up, d_down;
+  int group = 0;  // of 4-bit weights
+  bool has_zero = false;
+  ScaleType scale_type = ScaleType::f16;
+  std::unique_ptr<Buffer<std::byte>> packed_in, packed_down;
+
+  Experts(Rng& rng, int64_t dim_, int64_t ff_, int64_t experts_, bool gated, Activation act, int group_,
+          bool has_zero_, ScaleType type)
+      : dim(dim_),
+        ff(ff_),
+        experts(experts_),
+        is_gated(gated),
+        activation(act),
+        group(group_),
+        has_zero(has_zero_),
+        scale_type(type) {
+    const MoeDecodeInt4Args shapes = int4(MoeDecodeStep{.dim = dim, .ff = ff, .experts = experts});
+    std::vector<std::byte> in, out;
+    for (int64_t e = 0; e < experts; ++e) {
+      add_packed(rng, shapes.in_shape(), in,
+                 [&](int64_t row, float value) { (row < ff ? gate : up).push_back(value); });
+      add_packed(rng, shapes.down_shape(), out, [&](int64_t, float value) { down.push_back(value); });
+    }
+    if (!is_gated) up.resize(gate.size());
+    packed_in = std::make_unique<Buffer<std::byte>>(in);
+    packed_down = std::make_unique<Buffer<std::byte>>(out);
+  }
 
   Experts(Rng& rng, int64_t dim_, int64_t ff_, int64_t experts_, bool gated, Activation act)
       : dim(dim_), ff(ff_), experts(experts_), is_gated(gated), activation(act) {
@@ -189,6 +215,43 @@ struct Experts {
     fill(gate, d_gate, ff, dim);
     fill(up, d_up, ff, dim);
     fill(down, d_down, dim, ff);
+  }
+
+  MoeDecodeInt4Args int4(const MoeDecodeStep& step) const {
+    return {step,
+            packed_in ? packed_in->data() : nullptr,
+            packed_down ? packed_down->data() : nullptr,
+            is_gated,
+            group,
+            has_zero,
+            scale_type};
+  }
+  MoeDecodeArgs plain(const MoeDecodeStep& step) const {
+    return {step, d_gate->data(), is_gated ? d_up->data() : nullptr, d_down->data()};
+  }
+
+ private:
+  // One matrix behind the others; `value` gets what each weight stands for.
+  template <class Value>
+  static void add_packed(Rng& rng, const PackedShape& s, std::vector<std::byte>& all, const Value& value) {
+    const int64_t groups = s.k / s.group;
+    std::vector<uint8_t> q = rng.bytes(s.n * s.k), zeros(static_cast<size_t>(s.has_zero ? s.n * groups : 0));
+    for (uint8_t& v : q) v &= 15;
+    for (uint8_t& v : zeros) v = static_cast<uint8_t>(rng.below(17));
+    const double size = 0.2 / std::sqrt(static_cast<double>(s.k));
+    std::vector<float> scales = rng.uniforms(s.n * groups, 0.5 * size, 1.5 * size);
+    for (float& v : scales)  // as the format keeps them
+      v = s.scale_type == ScaleType::bf16 ? __bfloat162float(__float2bfloat16(v))
+                                          : __half2float(__float2half(v));
+    for (int64_t row = 0; row < s.n; ++row) {
+      for (int64_t column = 0; column < s.k; ++column) {
+        const auto g = static_cast<size_t>(row * groups + column / s.group);
+        const int zero = s.has_zero ? zeros[g] : 8;
+        value(row, static_cast<float>(q[static_cast<size_t>(row * s.k + column)] - zero) * scales[g]);
+      }
+    }
+    const auto packed = pack(s, {.q = q, .scales = scales, .zeros = zeros});
+    all.insert(all.end(), packed.begin(), packed.end());
   }
 };
 
@@ -230,22 +293,13 @@ std::vector<bf16> run(Report& report, const Experts& e, const Tokens& tokens, co
   report.same_bits(name + ": ids", ids.download(), tokens.ids);
   weights.upload(tokens.weights);
   Buffer<bf16> x(tokens.x), y(tokens.t * e.dim);
-  const MoeDecodeArgs args{x.data(),
-                           ids.data(),
-                           weights.data(),
-                           groups,
-                           e.d_gate->data(),
-                           e.is_gated ? e.d_up->data() : nullptr,
-                           e.d_down->data(),
-                           y.data(),
-                           tokens.t,
-                           e.dim,
-                           e.ff,
-                           e.experts,
-                           tokens.top_k,
-                           e.activation};
-  WorkspaceBuffer workspace(moe_decode_workspace(args));
-  moe_decode(args, workspace, nullptr);
+  const MoeDecodeStep step{x.data(), ids.data(), weights.data(), groups,       y.data(),    tokens.t,
+                           e.dim,    e.ff,       e.experts,      tokens.top_k, e.activation};
+  WorkspaceBuffer workspace(moe_decode_workspace(step));
+  if (e.group == 0)
+    moe_decode(e.plain(step), workspace, nullptr);
+  else
+    moe_decode(e.int4(step), workspace, nullptr);
   auto result = y.download();
   report.expect(y.intact() && workspace.intact(), name + ": sentinels");
   return result;
@@ -255,9 +309,10 @@ void check_experts(Report& report, Rng& rng, const Experts& e, int32_t top_k,
                    const std::vector<int64_t>& sizes) {
   for (const int64_t t : sizes) {
     const Tokens tokens = some_tokens(rng, e, t, top_k);
-    const std::string name = "moe t " + std::to_string(t) + " dim " + std::to_string(e.dim) + " ff " +
-                             std::to_string(e.ff) + (e.is_gated ? " gated" : "") + " act " +
-                             std::to_string(static_cast<int>(e.activation));
+    const std::string name =
+        "moe t " + std::to_string(t) + " dim " + std::to_string(e.dim) + " ff " + std::to_string(e.ff) +
+        (e.is_gated ? " gated" : "") + " act " + std::to_string(static_cast<int>(e.activation)) +
+        (e.group ? " int4 g" + std::to_string(e.group) : "") + (e.has_zero ? " zeros" : "");
     const auto y = run(report, e, tokens, name);
     const auto x = to_float(tokens.x);
     std::vector<double> expected(static_cast<size_t>(t * e.dim), 0.0);
@@ -323,8 +378,8 @@ void check_errors(Report& report) {
   router(none, nullptr);
   Buffer<bf16> b(1024);
   const ExpertGroups groups{i.data(), i.data(), i.data(), i.data()};
-  const MoeDecodeArgs moe{b.data(), i.data(), f.data(), groups, b.data(), b.data(), b.data(),
-                          b.data(), 1,        32,       32,     1,        1,        Activation::silu};
+  const MoeDecodeStep step{b.data(), i.data(), f.data(), groups, b.data(), 1, 32, 32, 1, 1, Activation::silu};
+  const MoeDecodeArgs moe{step, b.data(), b.data(), b.data()};
   const auto bad_moe = [&](const char* words, auto change) {
     MoeDecodeArgs args = moe;
     change(args);
@@ -346,12 +401,32 @@ void check_errors(Report& report) {
   MoeDecodeArgs empty = moe;
   empty.t = 0;
   moe_decode(empty, {}, nullptr);
+  const auto* const data = reinterpret_cast<const std::byte*>(b.data());
+  MoeDecodeInt4Args int4{step, data, data, true, 64, false, ScaleType::f16};
+  int4.dim = int4.ff = 64;
+  const auto bad_int4 = [&](const char* words, auto change) {
+    MoeDecodeInt4Args args = int4;
+    change(args);
+    report.expect_error(words, Code::invalid_argument, words, [&] { moe_decode(args, {}, nullptr); });
+  };
+  bad_int4("moe_decode: dim", [](MoeDecodeInt4Args& a) { a.dim = 96; });
+  bad_int4("moe_decode: ff", [](MoeDecodeInt4Args& a) { a.ff = 32; });
+  bad_int4("moe_decode: group", [](MoeDecodeInt4Args& a) { a.group = 48; });
+  bad_int4("moe_decode: group", [](MoeDecodeInt4Args& a) { a.group = 128; });
+  bad_int4("moe_decode: in", [](MoeDecodeInt4Args& a) { a.in += 16; });
+  bad_int4("moe_decode: down", [](MoeDecodeInt4Args& a) { a.down = nullptr; });
+  bad_int4("moe_decode: ids", [](MoeDecodeInt4Args& a) { a.ids = nullptr; });
+  bad_int4("workspace", [](MoeDecodeInt4Args&) {});
+  int4.t = 0;
+  moe_decode(int4, {}, nullptr);
 }
 
 void check_small(Report& report) {
   Rng rng(kSeed);
   const Experts e(rng, 64, 32, 8, true, Activation::silu);
   check_experts(report, rng, e, 2, {1, 5, 17});
+  check_experts(report, rng, Experts(rng, 128, 64, 8, true, Activation::silu, 64, true, ScaleType::f16), 2,
+                {1, 5, 17});
 }
 
 void check(Report& report) {
@@ -363,14 +438,28 @@ void check(Report& report) {
   check_experts(report, rng, Experts(rng, 96, 416, 4, false, Activation::relu2), 2, {1, 7, 64});
   check_experts(report, rng, Experts(rng, 128, 160, 3, true, Activation::gelu), 3, {1, 12});
   check_experts(report, rng, Experts(rng, 32, 64, 1, true, Activation::none), 1, {1, 20});
+  check_experts(report, rng, Experts(rng, 256, 128, 16, true, Activation::silu, 128, false, ScaleType::f16),
+                4, {1, 2, 8, 9, 16, 33, 64});
+  check_experts(report, rng, Experts(rng, 192, 448, 4, false, Activation::relu2, 64, true, ScaleType::bf16),
+                2, {1, 7, 64});
+  check_experts(report, rng, Experts(rng, 128, 192, 3, true, Activation::gelu, 32, false, ScaleType::bf16), 3,
+                {1, 12, 40});
+  check_experts(report, rng, Experts(rng, 64, 64, 1, true, Activation::none, 32, true, ScaleType::f16), 1,
+                {1, 20});
+  check_experts(report, rng, Experts(rng, 576, 320, 5, true, Activation::silu, 64, false, ScaleType::f16), 2,
+                {3, 30});
   check_errors(report);
 }
 
 // Random routing: experts are drawn anew for each of a few sets of weights.
-void bench_moe(Report& report, int64_t t, int64_t dim, int64_t ff, int64_t experts, int32_t top_k) {
-  const size_t matrix = static_cast<size_t>(experts * dim * ff) * sizeof(bf16);
+void bench_moe(Report& report, int64_t t, int64_t dim, int64_t ff, int64_t experts, int32_t top_k,
+               bool is_int4 = false) {
+  const MoeDecodeInt4Args packed{
+      {.dim = dim, .ff = ff, .experts = experts}, nullptr, nullptr, true, 128, false, ScaleType::bf16};
+  const int64_t in_bytes = is_int4 ? packed.in_shape().bytes() : 4 * dim * ff;  // of an expert
+  const int64_t down_bytes = is_int4 ? packed.down_shape().bytes() : 2 * dim * ff;
   Rng rng(kSeed);
-  Memory weights(3 * matrix);
+  Memory weights(static_cast<size_t>(experts * (in_bytes + down_bytes)));
   const auto noise = rng.normals_bf16(1 << 20, 0.02);
   for (size_t at = 0; at < weights.bytes(); at += 2 << 20)
     check_cuda(cudaMemcpy(weights.data() + at, noise.data(), std::min<size_t>(2 << 20, weights.bytes() - at),
@@ -394,48 +483,47 @@ void bench_moe(Report& report, int64_t t, int64_t dim, int64_t ff, int64_t exper
   for (int i = 0; i < kSets; ++i) {
     sets.push_back(std::make_unique<Set>(rng, t, experts, top_k));
     route(*sets.back(), nullptr);
-    read +=
-        sets.back()->groups.counts.download()[0] * 3.0 * sizeof(bf16) * static_cast<double>(dim * ff) / kSets;
+    read += sets.back()->groups.counts.download()[0] * static_cast<double>(in_bytes + down_bytes) / kSets;
   }
   Buffer<bf16> x(rng.normals_bf16(t * dim)), y(t * dim);
-  const auto args = [&](Set& set) {
-    auto* base = reinterpret_cast<bf16*>(weights.data());
-    return MoeDecodeArgs{x.data(),
-                         set.ids.data(),
-                         set.weights.data(),
-                         set.groups,
-                         base,
-                         base + experts * dim * ff,
-                         base + 2 * experts * dim * ff,
-                         y.data(),
-                         t,
-                         dim,
-                         ff,
-                         experts,
-                         top_k,
-                         Activation::silu};
+  const auto step = [&](Set& set) {
+    return MoeDecodeStep{x.data(), set.ids.data(), set.weights.data(), set.groups, y.data(), t, dim, ff,
+                         experts,  top_k,          Activation::silu};
   };
-  WorkspaceBuffer workspace(moe_decode_workspace(args(*sets[0])));
+  WorkspaceBuffer workspace(moe_decode_workspace(step(*sets[0])));
+  const auto multiply = [&](Set& set, cudaStream_t stream) {
+    if (is_int4) {
+      MoeDecodeInt4Args args = packed;
+      static_cast<MoeDecodeStep&>(args) = step(set);
+      args.in = weights.data();
+      args.down = weights.data() + experts * in_bytes;
+      return moe_decode(args, workspace, stream);
+    }
+    const auto* const base = reinterpret_cast<const bf16*>(weights.data());
+    moe_decode(MoeDecodeArgs{step(set), base, base + experts * dim * ff, base + 2 * experts * dim * ff},
+               workspace, stream);
+  };
   const std::string label = "E" + std::to_string(experts) + " " + std::to_string(dim) + "->" +
-                            std::to_string(ff) + " top-" + std::to_string(top_k) + " T" + std::to_string(t);
+                            std::to_string(ff) + " top-" + std::to_string(top_k) + " T" + std::to_string(t) +
+                            (is_int4 ? " int4 g128" : "");
   const auto measure = [&](const char* kernel, const std::function<void(cudaStream_t, int)>& body) {
     const Timing timing = time_graph(kSets, body);
     report.measured({kernel, label, timing.median_ms, timing.p5_ms, timing.p95_ms,
                      read / timing.median_ms * 1e-6, "gb_s", ceilings().read_gb_s});
   };
-  measure("moe_decode", [&](cudaStream_t stream, int i) {
-    moe_decode(args(*sets[static_cast<size_t>(i)]), workspace, stream);
-  });
+  measure("moe_decode", [&](cudaStream_t stream, int i) { multiply(*sets[static_cast<size_t>(i)], stream); });
   measure("router + moe_decode", [&](cudaStream_t stream, int i) {
     route(*sets[static_cast<size_t>(i)], stream);
-    moe_decode(args(*sets[static_cast<size_t>(i)]), workspace, stream);
+    multiply(*sets[static_cast<size_t>(i)], stream);
   });
 }
 
 void bench(Report& report) {
-  for (const int64_t t : {1, 2, 4, 8, 16, 64}) bench_moe(report, t, 2048, 768, 128, 8);
-  for (const int64_t t : {1, 16}) bench_moe(report, t, 2048, 1408, 64, 6);
-  for (const int64_t t : {1, 16}) bench_moe(report, t, 4096, 14336, 8, 2);
+  for (const bool is_int4 : {false, true}) {
+    for (const int64_t t : {1, 2, 4, 8, 16, 64}) bench_moe(report, t, 2048, 768, 128, 8, is_int4);
+    for (const int64_t t : {1, 16}) bench_moe(report, t, 2048, 1408, 64, 6, is_int4);
+    for (const int64_t t : {1, 16}) bench_moe(report, t, 4096, 14336, 8, 2, is_int4);
+  }
 }
 
 }  // namespace
