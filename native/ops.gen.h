@@ -11,7 +11,7 @@
 
 namespace crosscurrent {
 
-inline constexpr int32_t kSignatureHash = 1901457143;
+inline constexpr int32_t kSignatureHash = -402898993;
 
 enum class Opcode : int32_t { embedding, linear, rms_norm, gated_rms_norm, add, act_mul, rope, flash_attention, causal_conv1d, selective_scan, ssd, router, moe, gather_rows, sample, top_probabilities };
 
@@ -177,6 +177,7 @@ struct FlashAttention {
   Tensor k;  // [t, kv_heads*head_dim]
   Tensor v;  // [t, kv_heads*head_dim]
   Tensor sinks;  // [heads], optional
+  Tensor alibi;  // [heads], optional
   StateView cache;  // kv
   Tensor y;  // [t, heads*head_dim]
   int32_t head_dim;
@@ -191,8 +192,9 @@ struct FlashAttention {
     a.k = tensors[1];
     a.v = tensors[2];
     a.sinks = tensors[3];
+    a.alibi = tensors[4];
     a.cache = states[0];
-    a.y = tensors[4];
+    a.y = tensors[5];
     a.head_dim = static_cast<int32_t>(attrs[0]);
     a.scale = std::bit_cast<float>(attrs[1]);
     a.window = static_cast<int32_t>(attrs[2]);
@@ -475,6 +477,7 @@ inline constexpr OperandInfo kFlashAttentionOperands[] = {
     {"k", OperandKind::f32, false, false, 2, {{4, -1}, {6, 0}}},
     {"v", OperandKind::f32, false, false, 2, {{4, -1}, {6, 0}}},
     {"sinks", OperandKind::f32, true, false, 1, {{5, -1}}},
+    {"alibi", OperandKind::f32, true, false, 1, {{5, -1}}},
     {"cache", OperandKind::kv, false, false, 0, {}},
     {"y", OperandKind::f32, false, true, 2, {{4, -1}, {5, 0}}},
 };

@@ -222,7 +222,7 @@ void check_semantics(const Program& program, const OpRecord& op, const std::stri
   };
   switch (op.opcode) {
     case Opcode::flash_attention: {
-      expect_state(4, 2 * axis_value(program, op, 1, 1), 1);
+      expect_state(5, 2 * axis_value(program, op, 1, 1), 1);
       const int64_t heads = axis_value(program, op, 0, 1) / op.attrs[0],
                     kv_heads = axis_value(program, op, 1, 1) / op.attrs[0];
       if (heads % kv_heads != 0) wrong(label + " heads", "a multiple of " + std::to_string(kv_heads), heads);

@@ -22,7 +22,8 @@ namespace crosscurrent::cpu {
 namespace {
 
 #if defined(__x86_64__)
-constexpr IsaTables<AttentionKernels> kKernels{.v2 = &kAttentionV2, .avx2 = &kAttentionAvx2};
+constexpr IsaTables<AttentionKernels> kKernels{
+    .v2 = &kAttentionV2, .avx2 = &kAttentionAvx2, .avx512_vnni = &kAttentionAvx512Vnni};
 #else
 constexpr IsaTables<AttentionKernels> kKernels{.v2 = &kAttentionV2};
 #endif
@@ -51,6 +52,7 @@ struct Scratch {
   std::byte* block;  // keys and values of one block
   float* room;       // the same as f32
   const float** q;
+  float *slope, *ahead;  // of the queries
 };
 
 int kernel_of(DType dtype) {
@@ -190,9 +192,13 @@ class Attention {
     Workspace& workspace = context_.workspace;
     Scratch* scratch = workspace.take<Scratch>(workers);
     for (int i = 0; i < workers; ++i)
-      scratch[i] = {take_running(1), take_running(1), workspace.take<std::byte>(block_layout_.head_bytes()),
+      scratch[i] = {take_running(1),
+                    take_running(1),
+                    workspace.take<std::byte>(block_layout_.head_bytes()),
                     workspace.take<float>(2 * kKeyBlock * a_.head_dim),
-                    workspace.take<const float*>(tile_queries())};
+                    workspace.take<const float*>(tile_queries()),
+                    workspace.take<float>(tile_queries()),
+                    workspace.take<float>(tile_queries())};
     std::atomic<int64_t> next{0};
     const auto work = [&](int worker) {
       for (int64_t task = next++; task < count; task = next++) body(task, scratch[worker]);
@@ -255,9 +261,18 @@ class Attention {
     block.softcap = a_.softcap;
     block.room = scratch.room;
     place_block(tile, begin, start, block, scratch);
-    for (int64_t row = begin; row < end; ++row)
-      for (int64_t head = 0; head < group_; ++head)
-        scratch.q[(row - begin) * group_ + head] = a_.q.f32(row) + (tile.kv_head * group_ + head) * d;
+    for (int64_t row = begin, query = 0; row < end; ++row) {
+      for (int64_t head = tile.kv_head * group_; head < (tile.kv_head + 1) * group_; ++head, ++query) {
+        scratch.q[query] = a_.q.f32(row) + head * d;
+        if (!a_.alibi) continue;
+        scratch.slope[query] = a_.alibi.f32()[head];
+        scratch.ahead[query] = static_cast<float>(start - step_.position[row]);
+      }
+    }
+    if (a_.alibi) {
+      block.slope = scratch.slope;
+      block.ahead = scratch.ahead;
+    }
     block.queries = queries;
     block.q = scratch.q;
     block.sum = running.sum + offset * d;

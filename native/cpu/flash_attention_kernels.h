@@ -10,6 +10,7 @@
 
 #include "simd/kv_elements.h"
 #include "simd/vector.h"
+#include "simd/wide_vector.h"
 
 namespace crosscurrent::cpu {
 
@@ -23,6 +24,8 @@ struct AttentionBlock {
   int first, last;  // keys of the block that all queries of the call see
   int64_t head_dim;
   float scale, softcap;
+  const float* slope;  // [queries] of ALiBi, or null
+  const float* ahead;  // [queries] the block's first key less the query's position
   // The queries and their running softmax: sum[i] = exp-weighted values relative to max[i], total[i] =
   // weights.
   int64_t queries;
@@ -42,69 +45,77 @@ struct AttentionKernels {
 
 extern const AttentionKernels kAttentionV2;
 extern const AttentionKernels kAttentionAvx2;
+extern const AttentionKernels kAttentionAvx512Vnni;
 
 namespace {
 
 constexpr int kBlockKeys = 32;
-constexpr int kBlockVectors = kBlockKeys / kLanes;
+constexpr int kBlockVectors = kBlockKeys / kLanes, kBlockWides = kBlockKeys / kWideLanes;
+constexpr int kMostQueries = kWideLanes == 16 ? 6 : 3;  // of a round: their sums fill the registers
 
-// 32 elements. The processor does not guess the way from keys to values and from page to page: asking for
-// them while the other half of a block is computed brought decode over 94 MB of f32 cache from 437 to 320 us
-// a layer, where reading alone takes 295 (Zen 3, 2048 keys, 3 kv heads of 64, one thread).
-template <class Element>
+// The processor does not guess the way from keys to values and from page to page: asking for them while the
+// other half of a block is computed brought decode over 94 MB of f32 cache from 437 to 320 us a layer, where
+// reading alone takes 295 (Zen 3, 2048 keys, 3 kv heads of 64, one thread).
+template <int count, class Element>
 inline void fetch(const Element* from) {
-  __builtin_prefetch(from);
-  if constexpr (kBlockKeys * sizeof(Element) > 64) __builtin_prefetch((const char*)from + 64);
+  for (size_t at = 0; at < count * sizeof(Element); at += 64) __builtin_prefetch((const char*)from + at);
 }
 
 // s += q[d] k[d] over the block; `key` is where d's pair begins.
 template <class Kv, int kPart, int queries>
 inline void add_scores(const AttentionBlock& a, int64_t at, int64_t d, const typename Kv::Element* key,
-                       F32x8 (&s)[queries][kBlockVectors]) {
-  F32x8 k[kBlockVectors];
-  for (int i = 0; i < kBlockVectors; ++i) k[i] = Kv::template load<kPart>(key + i * kLanes * Kv::kPair);
+                       Wide (&s)[queries][kBlockWides]) {
+  Wide k[kBlockWides];
+  for (int i = 0; i < kBlockWides; ++i) k[i] = Kv::template wide<kPart>(key + i * kWideLanes * Kv::kPair);
   for (int query = 0; query < queries; ++query) {
-    const F32x8 q = splat(a.q[at + query][d]);
-    for (int i = 0; i < kBlockVectors; ++i) s[query][i] = fma8(q, k[i], s[query][i]);
+    const Wide q = splat_wide(a.q[at + query][d]);
+    for (int i = 0; i < kBlockWides; ++i) s[query][i] = fma_wide(q, k[i], s[query][i]);
   }
 }
 
-// Scores of the block in s, or minus infinity where a key is not seen.
+// Products of queries and keys, with what the scores are made of before the softmax: minus infinity where a
+// key is not seen.
+inline void finish_scores(const AttentionBlock& a, int64_t query, F32x8 (&s)[kBlockVectors]) {
+  for (int i = 0; i < kBlockVectors; ++i) {
+    F32x8 value = s[i];
+    if (a.key_scale != NULL) value = value * load8(a.key_scale + i * kLanes);
+    value = value * a.scale;
+    if (a.softcap > 0) value = a.softcap * tanh8(value / a.softcap);
+    const I32x8 key_index = I32x8{0, 1, 2, 3, 4, 5, 6, 7} + i * kLanes;
+    if (a.slope != NULL) {
+      const F32x8 distance = __builtin_convertvector(key_index, F32x8) + a.ahead[query];
+      value = fma8(splat(a.slope[query]), distance, value);
+    }
+    const I32x8 seen = (key_index >= a.first) & (key_index < a.last);
+    s[i] = select(seen, value, splat(-__builtin_inff()));
+  }
+}
+
 template <class Kv, int queries, bool fetches>
-inline void score(const AttentionBlock& a, int64_t at, F32x8 (&s)[queries][kBlockVectors]) {
+inline void score(const AttentionBlock& a, int64_t at, Wide (&s)[queries][kBlockWides]) {
   const auto* key = static_cast<const typename Kv::Element*>(a.keys);
   const auto* values = static_cast<const typename Kv::Element*>(a.values);
   int64_t d = 0;
   for (; d + Kv::kPair <= a.head_dim; d += Kv::kPair, key += kBlockKeys * Kv::kPair) {
-    if constexpr (fetches) {
-      fetch(values + d * kBlockKeys);
-      if constexpr (Kv::kPair == 2) fetch(values + (d + 1) * kBlockKeys);
-    }
+    if constexpr (fetches) fetch<kBlockKeys * Kv::kPair>(values + d * kBlockKeys);
     add_scores<Kv, 0>(a, at, d, key, s);
     if constexpr (Kv::kPair == 2) add_scores<Kv, 1>(a, at, d + 1, key, s);
   }
   if (d < a.head_dim) add_scores<Kv, 0>(a, at, d, key, s);
-  for (int query = 0; query < queries; ++query) {
-    for (int i = 0; i < kBlockVectors; ++i) {
-      F32x8 value = s[query][i];
-      if (a.key_scale != NULL) value = value * load8(a.key_scale + i * kLanes);
-      value = value * a.scale;
-      if (a.softcap > 0) value = a.softcap * tanh8(value / a.softcap);
-      const I32x8 key_index = I32x8{0, 1, 2, 3, 4, 5, 6, 7} + i * kLanes;
-      const I32x8 seen = (key_index >= a.first) & (key_index < a.last);
-      s[query][i] = select(seen, value, splat(-__builtin_inff()));
-    }
-  }
 }
 
-// Adds the block's weights to the running softmax of a query; returns what its sum shrinks by.
-inline float renormalize(const AttentionBlock& a, int64_t query, F32x8 (&s)[kBlockVectors], float* weights) {
+// Adds the block's weights to the running softmax of a query; returns what its sum shrinks by. One copy for
+// all callers: inlined, it is most of the level's code.
+__attribute__((noinline)) float renormalize(const AttentionBlock& a, int64_t query,
+                                            const Wide (&products)[kBlockWides], float* weights) {
+  F32x8 s[kBlockVectors], p[kBlockVectors];
+  memcpy(s, products, sizeof s);
+  finish_scores(a, query, s);
   const float old_max = a.max[query];
   const float block_max = max_lane(max8(max8(s[0], s[1]), max8(s[2], s[3])));
   const bool rises = block_max > old_max;
   const float new_max = rises ? block_max : old_max;
   const float shrink = rises ? exp8(splat(old_max - new_max))[0] : 1.0f;
-  F32x8 p[kBlockVectors];
   for (int i = 0; i < kBlockVectors; ++i) {
     p[i] = exp8(s[i] - new_max);
     store8(weights + i * kLanes, a.value_scale != NULL ? p[i] * load8(a.value_scale + i * kLanes) : p[i]);
@@ -114,48 +125,78 @@ inline float renormalize(const AttentionBlock& a, int64_t query, F32x8 (&s)[kBlo
   return shrink;
 }
 
-// sum += weights[key] * values[key, d … d + 8 vectors); `value` is where the key's pair begins.
-template <class Kv, int kPart, int queries, int vectors>
+// How the lanes of a sum over values are held: as wide as the level has them, or eight for what is left.
+struct WideLanes {
+  using Vector = Wide;
+  static constexpr int kCount = kWideLanes;
+  static Vector load(const float* from) { return load_wide(from); }
+  static void store(float* to, Vector value) { store_wide(to, value); }
+  static Vector splat(float x) { return splat_wide(x); }
+  static Vector fma(Vector a, Vector b, Vector c) { return fma_wide(a, b, c); }
+  template <class Kv, int kPart>
+  static Vector values(const typename Kv::Element* from) {
+    return Kv::template wide<kPart>(from);
+  }
+};
+
+struct EightLanes {
+  using Vector = F32x8;
+  static constexpr int kCount = kLanes;
+  static Vector load(const float* from) { return load8(from); }
+  static void store(float* to, Vector value) { store8(to, value); }
+  static Vector splat(float x) { return cpu::splat(x); }
+  static Vector fma(Vector a, Vector b, Vector c) { return fma8(a, b, c); }
+  template <class Kv, int kPart>
+  static Vector values(const typename Kv::Element* from) {
+    return Kv::template load<kPart>(from);
+  }
+};
+
+// sum += weights[key] * values[key, d … ); `value` is where the key's pair begins.
+template <class Kv, class Lanes, int kPart, int queries, int vectors>
 inline void add_weighted(const typename Kv::Element* value, int key, const float (*weights)[kBlockKeys],
-                         F32x8 (&sum)[queries][vectors]) {
-  F32x8 v[vectors];
-  for (int i = 0; i < vectors; ++i) v[i] = Kv::template load<kPart>(value + i * kLanes * Kv::kPair);
+                         typename Lanes::Vector (&sum)[queries][vectors]) {
+  using Vector = typename Lanes::Vector;
+  Vector v[vectors];
+  for (int i = 0; i < vectors; ++i)
+    v[i] = Lanes::template values<Kv, kPart>(value + i * Lanes::kCount * Kv::kPair);
   for (int query = 0; query < queries; ++query) {
-    const F32x8 weight = splat(weights[query][key]);
-    for (int i = 0; i < vectors; ++i) sum[query][i] = fma8(weight, v[i], sum[query][i]);
+    const Vector weight = Lanes::splat(weights[query][key]);
+    for (int i = 0; i < vectors; ++i) sum[query][i] = Lanes::fma(weight, v[i], sum[query][i]);
   }
 }
 
-// sum[:, d … d + 8 vectors) = sum * shrink + weights * values
-template <class Kv, int queries, int vectors, bool fetches>
+// sum[:, d … d + vectors) = sum * shrink + weights * values
+template <class Kv, class Lanes, int queries, int vectors, bool fetches>
 inline void add_values(const AttentionBlock& a, int64_t at, int64_t d, const float* shrink,
                        const float (*weights)[kBlockKeys]) {
   using Element = typename Kv::Element;
-  F32x8 sum[queries][vectors];
+  constexpr int kColumns = vectors * Lanes::kCount;
+  typename Lanes::Vector sum[queries][vectors];
   for (int query = 0; query < queries; ++query)
     for (int i = 0; i < vectors; ++i)
-      sum[query][i] = load8(a.sum + (at + query) * a.head_dim + d + i * kLanes) * shrink[query];
+      sum[query][i] = Lanes::load(a.sum + (at + query) * a.head_dim + d + i * Lanes::kCount) * shrink[query];
   const auto pair = [&](int key) {
     return static_cast<const Element*>(a.values) + (key / Kv::kPair * a.head_dim + d) * Kv::kPair;
   };
   int key = a.first;
   if (Kv::kPair == 2 && key % 2 != 0) {
-    add_weighted<Kv, Kv::kPair - 1>(pair(key), key, weights, sum);
+    add_weighted<Kv, Lanes, Kv::kPair - 1>(pair(key), key, weights, sum);
     ++key;
   }
   for (; key + Kv::kPair <= a.last; key += Kv::kPair) {
     if constexpr (fetches) {
       const auto* next = static_cast<const Element*>(a.next) + key * a.head_dim + d;
-      fetch(next);
-      if constexpr (Kv::kPair == 2) fetch(next + a.head_dim);
+      fetch<kColumns>(next);
+      if constexpr (Kv::kPair == 2) fetch<kColumns>(next + a.head_dim);
     }
-    add_weighted<Kv, 0>(pair(key), key, weights, sum);
-    if constexpr (Kv::kPair == 2) add_weighted<Kv, 1>(pair(key), key + 1, weights, sum);
+    add_weighted<Kv, Lanes, 0>(pair(key), key, weights, sum);
+    if constexpr (Kv::kPair == 2) add_weighted<Kv, Lanes, 1>(pair(key), key + 1, weights, sum);
   }
-  if (key < a.last) add_weighted<Kv, 0>(pair(key), key, weights, sum);
+  if (key < a.last) add_weighted<Kv, Lanes, 0>(pair(key), key, weights, sum);
   for (int query = 0; query < queries; ++query)
     for (int i = 0; i < vectors; ++i)
-      store8(a.sum + (at + query) * a.head_dim + d + i * kLanes, sum[query][i]);
+      Lanes::store(a.sum + (at + query) * a.head_dim + d + i * Lanes::kCount, sum[query][i]);
 }
 
 template <class Kv>
@@ -166,17 +207,23 @@ inline const typename Kv::Element* value_of(const AttentionBlock& a, int key, in
 
 template <class Kv, int queries, bool fetches>
 void attend(const AttentionBlock& a, int64_t at) {
-  F32x8 s[queries][kBlockVectors] = {};
+  Wide s[queries][kBlockWides] = {};
   score<Kv, queries, fetches>(a, at, s);
   float weights[queries][kBlockKeys], shrink[queries];
   for (int query = 0; query < queries; ++query)
     shrink[query] = renormalize(a, at + query, s[query], weights[query]);
-  constexpr int kVectors =
-      queries == 1 && !fetches ? 8 : 4;  // 8 … 12 independent chains hide the latency of a multiply-add
+  // 8 … 12 independent chains hide the latency of a multiply-add; 16 lanes leave few columns for them
+  constexpr int kVectors = queries == 1 && !fetches && kWideLanes == 8 ? 8 : 4;
+  constexpr int kColumns = kVectors * kWideLanes;
   int64_t d = 0;
-  for (; d + kVectors * kLanes <= a.head_dim; d += kVectors * kLanes)
-    add_values<Kv, queries, kVectors, fetches>(a, at, d, shrink, weights);
-  for (; d + kLanes <= a.head_dim; d += kLanes) add_values<Kv, queries, 1, false>(a, at, d, shrink, weights);
+  for (; d + kColumns <= a.head_dim; d += kColumns)
+    add_values<Kv, WideLanes, queries, kVectors, fetches>(a, at, d, shrink, weights);
+  for (; d + kWideLanes <= a.head_dim; d += kWideLanes)
+    add_values<Kv, WideLanes, queries, 1, false>(a, at, d, shrink, weights);
+  if (kWideLanes > kLanes && d + kLanes <= a.head_dim) {
+    add_values<Kv, EightLanes, queries, 1, false>(a, at, d, shrink, weights);
+    d += kLanes;
+  }
   for (; d < a.head_dim; ++d) {
     for (int query = 0; query < queries; ++query) {
       float* sum = a.sum + (at + query) * a.head_dim + d;
@@ -187,21 +234,23 @@ void attend(const AttentionBlock& a, int64_t at) {
   }
 }
 
-template <class Kv, bool fetches>
-int64_t attend_first(const AttentionBlock& a) {
-  const int64_t queries = a.queries < 3 ? a.queries : 3;
-  if (queries == 3) attend<Kv, 3, fetches>(a, 0);
-  if (queries == 2) attend<Kv, 2, fetches>(a, 0);
-  if (queries == 1) attend<Kv, 1, fetches>(a, 0);
-  return queries;
+// The next `count` queries, at most `queries`.
+template <class Kv, int queries, bool fetches>
+void attend_some(const AttentionBlock& a, int64_t at, int64_t count) {
+  if (count >= queries)
+    attend<Kv, queries, fetches>(a, at);
+  else if constexpr (queries > 1)
+    attend_some<Kv, queries - 1, fetches>(a, at, count);
 }
 
 template <class Kv>
 void attend_queries(const AttentionBlock& a) {
-  int64_t at = a.next != NULL ? attend_first<Kv, true>(a) : attend_first<Kv, false>(a);
-  for (; at + 3 <= a.queries; at += 3) attend<Kv, 3, false>(a, at);
-  if (at + 2 == a.queries) attend<Kv, 2, false>(a, at);
-  if (at + 1 == a.queries) attend<Kv, 1, false>(a, at);
+  if (a.next != NULL)
+    attend_some<Kv, kMostQueries, true>(a, 0, a.queries);
+  else
+    attend_some<Kv, kMostQueries, false>(a, 0, a.queries);
+  for (int64_t at = kMostQueries; at < a.queries; at += kMostQueries)
+    attend_some<Kv, kMostQueries, false>(a, at, a.queries - at);
 }
 
 // The block as f32, whose conversion many queries then share: the same numbers, so the same bits.
@@ -236,7 +285,7 @@ AttentionBlock widened(const AttentionBlock& a) {
 
 template <class Kv>
 void attention_block(const AttentionBlock* block) {
-  constexpr int64_t kFewQueries = 6;  // two rounds of three
+  constexpr int64_t kFewQueries = 2 * kMostQueries;  // whose rounds convert the block as often
   if (sizeof(typename Kv::Element) == sizeof(float) || block->queries <= kFewQueries)
     return attend_queries<Kv>(*block);
   const AttentionBlock wide = widened<Kv>(*block);

@@ -16,7 +16,7 @@
 namespace crosscurrent::cpu {
 namespace {
 
-enum Operand : size_t { kQ, kK, kV, kSinks, kCache, kY };
+enum Operand : size_t { kQ, kK, kV, kSinks, kAlibi, kCache, kY };
 
 [[noreturn]] void wrong(const char* operand, const std::string& expected, const std::string& got) {
   throw Error(Code::invalid_argument, std::string("flashAttention: ") + operand, expected, got);
@@ -73,7 +73,8 @@ struct Plan {
 void run_on(const OpCall& call, Plan& plan, const KvPages& pages, Tensor k, Tensor v) {
   plan.step.max_pages = pages.max_pages();
   plan.step.pages = pages.table();
-  const Tensor tensors[] = {tensor_of(call, kQ), k, v, tensor_of(call, kSinks), tensor_of(call, kY)};
+  const Tensor tensors[] = {tensor_of(call, kQ), k, v, tensor_of(call, kSinks), tensor_of(call, kAlibi),
+                            tensor_of(call, kY)};
   const StateView state = pages.view();
   Workspace workspace;
   Context context{plan.step, workspace, call.threads, Precision::exact};

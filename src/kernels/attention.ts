@@ -35,6 +35,8 @@ export interface AttentionArgs extends CallOptions {
   v: Float32Array;
   /** [heads]: a logit a head beside its keys. */
   sinks?: Float32Array | undefined;
+  /** [heads]: slopes of ALiBi; slope · (j - i) is added to the score of the query at i and the key at j. */
+  alibi?: Float32Array | undefined;
   headDim: number;
   /** 1 / sqrt(headDim) unless given. */
   scale?: number;

@@ -19,4 +19,4 @@ export const opcodes = {
 } as const;
 
 /** Native code refuses a program made with other declarations than its own. */
-export const signatureHash = 1901457143;
+export const signatureHash = -402898993;

@@ -121,6 +121,12 @@ const cases: [string, unknown, string, RegExp][] = [
   ['flashAttention', { ...attention, firstKey: i(0, 1, 4) }, 'flashAttention: firstKey', /2 values/],
   ['flashAttentionDecode', { q: f(8), headDim: 4 }, 'flashAttentionDecode: k', /or a cache/],
   ['flashAttentionDecode', { q: f(8), k: f(16), v: f(16), headDim: 4 }, 'flashAttentionDecode: shape', /kvHeads/],
+  [
+    'flashAttention',
+    { q: f(8), k: f(8), v: f(8), headDim: 4, alibi: f(3), shape: { t: 1 } },
+    'flashAttention: alibi',
+    /2/,
+  ],
   ['flashAttention', { q: f(8), k: f(8), v: f(8), headDim: 4, kv: 'f8' }, 'flashAttention: kv', /f32, f16, bf16, int8/],
   ['flashAttentionDecode', { q: f(8), cache: {}, headDim: 4 }, 'flashAttentionDecode: cache', /a KvCache/],
   ['causalConv1d', { x: f(9), weight: f(3), shape: { channels: 3 } }, 'causalConv1d: kernel', /2\.\.8, got 1/],

@@ -64,6 +64,7 @@ const right: Record<string, (r: Random) => Args> = {
       headDim: dim,
       window: r.below(4),
       softcap: r.below(2),
+      alibi: r.below(2) ? r.floats(heads! * groups!) : undefined,
       kv: r.pick(['f32', 'f16', 'bf16', 'int8']),
       shape: { t },
     })),

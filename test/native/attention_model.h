@@ -23,6 +23,7 @@ struct AttentionShape {
   bool has_sinks = false;
   int page_tokens = 32;
   DType dtype = DType::f32;
+  bool has_alibi = false;
   std::string show() const {
     return std::string(cpu::kv_name(dtype)) + " heads " + std::to_string(heads) + "/" +
            std::to_string(kv_heads) + " d " + std::to_string(head_dim) + " window " + std::to_string(window) +
@@ -64,10 +65,12 @@ class AttentionModel {
   explicit AttentionModel(AttentionShape shape, int pages = 64)
       : shape_(shape),
         sinks_(1, shape.heads),
+        slopes_(1, shape.heads),
         page_bytes_(shape.kv_heads *
                     cpu::KvLayout(shape.dtype, shape.head_dim, shape.page_tokens).head_bytes()),
         cache_(static_cast<size_t>(pages * page_bytes_) + 1, kGuard) {
     sinks_.fill(99);
+    slopes_.fill(98);
     free_pages_.resize(static_cast<size_t>(pages));
     std::iota(free_pages_.begin(), free_pages_.end(), 0);
     Numbers numbers(5);  // pages of a sequence are not side by side
@@ -92,6 +95,7 @@ class AttentionModel {
     a.k = qkv.slice(q_width, kv_width);
     a.v = qkv.slice(q_width + kv_width, kv_width);
     if (shape_.has_sinks) a.sinks = sinks_.vector();
+    if (shape_.has_alibi) a.alibi = slopes_.vector();
     a.cache.kind = StateKind::kv;
     a.cache.pages = cache_.data();
     a.cache.page_bytes = page_bytes_;
@@ -136,6 +140,7 @@ class AttentionModel {
           dot += static_cast<double>(value(path.back(), head * d + c)) * key[static_cast<size_t>(c)];
         double score = dot * scale();
         if (shape_.softcap > 0) score = shape_.softcap * std::tanh(score / shape_.softcap);
+        if (shape_.has_alibi) score += static_cast<double>(slopes_.at(0, head)) * (j - last);
         scores.push_back(score);
       }
       double total = shape_.has_sinks ? std::exp(static_cast<double>(sinks_.at(0, head))) : 0;
@@ -186,7 +191,7 @@ class AttentionModel {
   }
 
   AttentionShape shape_;
-  Rows sinks_;
+  Rows sinks_, slopes_;
   int64_t page_bytes_;
   std::vector<std::byte> cache_;
   std::vector<int32_t> free_pages_;

@@ -66,6 +66,7 @@ const AttentionShape kShapes[] = {
     {2, 1, 72, 31, 0, true, 5},
     {26, 2, 8, 0, 2.0f, false, 64},
     {25, 1, 4, 40, 0, false, 1},
+    {8, 1, 80},
 };
 
 // Every shape with every type of cache.
@@ -74,6 +75,7 @@ std::vector<AttentionShape> all_shapes() {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
     for (AttentionShape shape : kShapes) {
       shape.dtype = dtype;
+      shape.has_alibi = shape.head_dim % 2 == 1;
       shapes.push_back(shape);
     }
   }
@@ -225,6 +227,22 @@ const Test mates("flash_attention: bits do not depend on the rest of the batch o
                     level + ", decode, " + shape.show());
     }
   });
+});
+
+const Test levels("flash_attention: the x86 levels from AVX2 on give the same bits", [] {
+  for (const AttentionShape& shape : all_shapes()) {
+    const auto ids = some_ids(70, 61);
+    std::optional<Outputs> expected;
+    for (const cpu::Isa isa : cpu::available_isas()) {
+      if (isa == cpu::Isa::v2 || isa == cpu::Isa::dotprod) continue;
+      cpu::set_isa(isa);
+      AttentionModel model(shape, 128);
+      const Outputs got = feed(model, ids, {60, 7, 1});
+      if (expected) expect_same(got, *expected, std::string(cpu::isa_name(isa)) + ", " + shape.show());
+      expected = got;
+    }
+    cpu::set_isa(std::nullopt);
+  }
 });
 
 const Test rows("kv rows: rounded once, moved and read as they are, whatever the numbers", [] {

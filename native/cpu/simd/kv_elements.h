@@ -1,14 +1,16 @@
 // Elements of a kv cache as f32 lanes, converted in registers. A type says
 //
-//   Element           what memory holds
-//   kPair             elements that follow each other in a sum and lie in one 32-bit lane (kv_layout.h)
-//   load<kPart>(from) element kPart of eight neighbouring pairs; the first of them at `from`
-//   one(from)         the element at `from`
+//   Element            what memory holds
+//   kPair              elements that follow each other in a sum and lie in one 32-bit lane (kv_layout.h)
+//   load<kPart>(from)  element kPart of eight neighbouring pairs; the first of them at `from`
+//   wide<kPart>(from)  the same of kWideLanes pairs
+//   one(from)          the element at `from`
 //
 // Every conversion is exact: an int8 element without its scale.
 #pragma once
 
 #include "vector.h"
+#include "wide_vector.h"
 
 namespace crosscurrent::cpu {
 namespace {
@@ -23,6 +25,10 @@ struct KvF32 {
   static F32x8 load(const float* from) {
     return load8(from);
   }
+  template <int kPart>
+  static Wide wide(const float* from) {
+    return load_wide(from);
+  }
   static float one(const float* from) { return *from; }
 };
 
@@ -32,7 +38,7 @@ struct KvF16 {
   template <int kPart>
   static F32x8 load(const uint16_t* from) {
 #if defined(__F16C__)
-    return (F32x8)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
 #else
     U16x8 halves;
     memcpy(&halves, from, sizeof halves);
@@ -42,6 +48,14 @@ struct KvF16 {
     const I32x8 finite = bits_of(from_bits(size << 13) * 0x1p112f), special = 0x7f800000 | size << 13;
     const I32x8 is_special = size >= 0x7c00;
     return from_bits((is_special & special) | (~is_special & finite) | sign);
+#endif
+  }
+  template <int kPart>
+  static Wide wide(const uint16_t* from) {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#else
+    return load<kPart>(from);
 #endif
   }
   static float one(const uint16_t* from) {
@@ -59,6 +73,16 @@ struct KvBf16 {
     memcpy(&pairs, from, sizeof pairs);
     return from_bits(kPart == 0 ? pairs << 16 : pairs & (int32_t)0xffff0000);
   }
+  template <int kPart>
+  static Wide wide(const uint16_t* from) {
+#if defined(__AVX512F__)
+    const __m512i pairs = _mm512_loadu_si512(from);
+    return (Wide)(kPart == 0 ? _mm512_slli_epi32(pairs, 16)
+                             : _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+#else
+    return load<kPart>(from);
+#endif
+  }
   static float one(const uint16_t* from) {
     const uint32_t bits = (uint32_t)*from << 16;
     float value;
@@ -73,11 +97,19 @@ struct KvInt8 {
   template <int kPart>
   static F32x8 load(const int8_t* from) {
 #if defined(__AVX2__)
-    return (F32x8)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
 #else
     I8x8 bytes;
     memcpy(&bytes, from, sizeof bytes);
     return __builtin_convertvector(bytes, F32x8);
+#endif
+  }
+  template <int kPart>
+  static Wide wide(const int8_t* from) {
+#if defined(__AVX512F__)
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#else
+    return load<kPart>(from);
 #endif
   }
   static float one(const int8_t* from) { return (float)*from; }

@@ -119,6 +119,19 @@ export const checkCases: readonly NamedCase[] = [
         causal: false,
         sinks: true,
       }),
+    () =>
+      attentionCase({
+        seqs: [
+          [70, 70],
+          [3, 1050],
+        ],
+        heads: 6,
+        kvHeads: 2,
+        headDim: 33,
+        alibi: true,
+        softcap: 4,
+      }),
+    () => attentionCase({ seqs: [[5, 40]], heads: 2, kvHeads: 2, headDim: 16, alibi: true, causal: false }),
     ...smallTypes.flatMap((kv) => [
       () => attentionCase({ seqs: [[70, 70]], heads: 3, kvHeads: 1, headDim: 64, kv }),
       () =>
@@ -152,7 +165,7 @@ export const checkCases: readonly NamedCase[] = [
     () => decodeCase({ seqs: [[1, 2100]], heads: 8, kvHeads: 2, headDim: 64, window: 1500, sinks: true }),
     ...smallTypes.flatMap((kv) => [
       () => decodeCase({ seqs: [[1, 1100]], heads: 6, kvHeads: 2, headDim: 33, kv }),
-      () => decodeCase({ seqs: [[1, 40]], heads: 9, kvHeads: 1, headDim: 72, softcap: 3, kv }),
+      () => decodeCase({ seqs: [[1, 40]], heads: 9, kvHeads: 1, headDim: 72, softcap: 3, alibi: true, kv }),
     ]),
   ),
   ...named(

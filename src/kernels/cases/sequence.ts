@@ -13,6 +13,7 @@ export interface AttentionAxes {
   window?: number;
   softcap?: number;
   sinks?: boolean;
+  alibi?: boolean;
   causal?: boolean;
   kv?: KvType;
 }
@@ -29,6 +30,7 @@ function attentionParts(axes: AttentionAxes) {
   const q = random.floats(t * heads * headDim);
   const [k, v] = [random.floats(keys * kvHeads * headDim), random.floats(keys * kvHeads * headDim)];
   const sinks = axes.sinks ? random.floats(heads) : undefined;
+  const alibi = axes.alibi ? random.floats(heads, 0.01, 0.5) : undefined;
   const scale = Math.fround(1 / Math.sqrt(headDim));
   const kept = (rows: Float32Array) => reference.keptRows(rows, headDim, kv);
   const seen = axes.seqs.reduce((sum, [queries, n]) => {
@@ -39,11 +41,11 @@ function attentionParts(axes: AttentionAxes) {
     return sum;
   }, 0);
   return {
-    args: { q, k, v, sinks, headDim, window, softcap },
+    args: { q, k, v, sinks, alibi, headDim, window, softcap },
     first,
     firstKey,
     out: { y: new Float32Array(q.length) },
-    label: `${axes.seqs.map(([queries, n]) => `${queries}/${n}`).join(' ')}, ${heads}/${kvHeads} x ${headDim}${window ? `, window ${window}` : ''}${softcap ? `, cap ${softcap}` : ''}${sinks ? ', sinks' : ''}${causal ? '' : ', full'}${kv === 'f32' ? '' : `, ${kv}`}`,
+    label: `${axes.seqs.map(([queries, n]) => `${queries}/${n}`).join(' ')}, ${heads}/${kvHeads} x ${headDim}${window ? `, window ${window}` : ''}${softcap ? `, cap ${softcap}` : ''}${sinks ? ', sinks' : ''}${alibi ? ', alibi' : ''}${causal ? '' : ', full'}${kv === 'f32' ? '' : `, ${kv}`}`,
     flops: 4 * seen * heads * headDim,
     bytes: bytesOf(q, k, v, q),
     expected: () => ({
@@ -57,6 +59,7 @@ function attentionParts(axes: AttentionAxes) {
         causal,
         first,
         firstKey,
+        alibi,
       }),
     }),
   };

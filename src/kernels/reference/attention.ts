@@ -42,9 +42,11 @@ export interface AttentionShape {
   /** [seqs + 1] */
   first: Numbers;
   firstKey: Numbers;
+  /** [heads] */
+  alibi?: Numbers | undefined;
 }
 
-/** `y = softmax(scale · q·kᵀ + mask) · v`; the queries of a sequence are its last tokens. */
+/** `y = softmax(scale · q·kᵀ + slope · (j - i) + mask) · v`; the queries of a sequence are its last tokens. */
 export function flashAttention(
   q: Numbers,
   k: Numbers,
@@ -52,7 +54,7 @@ export function flashAttention(
   sinks: Numbers | undefined,
   shape: AttentionShape,
 ): Float64Array {
-  const { heads, kvHeads, headDim, scale, window, softcap, causal, first, firstKey } = shape;
+  const { heads, kvHeads, headDim, scale, window, softcap, causal, first, firstKey, alibi } = shape;
   const y = new Float64Array(q.length);
   for (let seq = 0; seq + 1 < first.length; seq++) {
     const [begin, end, firstRow] = [first[seq]!, first[seq + 1]!, firstKey[seq]!];
@@ -68,7 +70,8 @@ export function flashAttention(
         for (let key = lowest; key <= position; key++) {
           let dot = 0;
           for (let d = 0; d < headDim; d++) dot += q[at + d]! * k[place(key) + d]!;
-          scores.push(softcap > 0 ? softcap * Math.tanh((scale * dot) / softcap) : scale * dot);
+          const score = softcap > 0 ? softcap * Math.tanh((scale * dot) / softcap) : scale * dot;
+          scores.push(score + (alibi ? alibi[head]! * (key - position) : 0));
         }
         const sink = sinks ? sinks[head]! : Number.NEGATIVE_INFINITY;
         const largest = scores.reduce((a, b) => Math.max(a, b), sink);
