@@ -194,6 +194,7 @@ std::vector<Case> all_cases() {
   for (const DType dtype : {DType::q4_1, DType::q8_0, DType::f32, DType::f16, DType::bf16}) {
     for (const int64_t m : {1, 64, 512}) cases.push_back({dtype, 1536, 1536, m, Activations::exact});
     cases.push_back({dtype, 256, 768, 64, Activations::exact});
+    cases.push_back({dtype, 2048, 2048, 128, Activations::exact});  // rows a power of two apart
   }
   for (const Activations activations : {Activations::fast, Activations::exact}) {
     cases.push_back({DType::q8_0, 256, 768, 64, activations, true});

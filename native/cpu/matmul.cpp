@@ -27,7 +27,8 @@ constexpr IsaTables<MatmulKernels> kKernels{.v2 = &kMatmulV2};
 
 constexpr int64_t kRowBlock = 256;               // rows quantised at a time: bounds the scratch
 constexpr int64_t kRowBytesInCache = 192 << 10;  // of activations that one pass over a panel reuses from L2
-constexpr double kChunkSeconds = 25e-6;          // below this a chunk costs more to hand over than to compute
+constexpr int64_t kManyRows = 12;        // from here on stored weights are expanded for exact products
+constexpr double kChunkSeconds = 25e-6;  // below this a chunk costs more to hand over than to compute
 constexpr double kFlopRate = 1e11,
                  kByteRate = 2e10;  // of one thread; only the split of the work depends on them
 
@@ -41,6 +42,13 @@ bool needs_quantized_rows(const PackPlan& plan, Activations activations) {
                      [&](const PackedPart& part) { return is_quantized(part, activations); });
 }
 
+// Whether x is copied to pieces (see StoredArgs).
+bool needs_pieces(const PackPlan& plan, int64_t m, Activations activations) {
+  return m >= kManyRows && std::any_of(plan.parts.begin(), plan.parts.end(), [&](const PackedPart& part) {
+           return part.layout == Layout::stored && !is_quantized(part, activations);
+         });
+}
+
 int64_t units_of(const PackedPart& part) { return (part.n + kPanel - 1) / kPanel; }
 
 // One call's state for a block of at most kRowBlock rows.
@@ -48,6 +56,7 @@ struct Block {
   const MatmulArgs& args;
   const MatmulKernels& kernels;
   RowQuantView rows;
+  float* pieces;  // of x, or null
   const float* x;
   float* y;
   int64_t m;
@@ -76,6 +85,9 @@ void run_stored(const Block& block, const PackedPart& part, int64_t unit, int64_
   a.m = m;
   a.x = block.x + row * args.x_stride;
   a.x_stride = args.x_stride;
+  a.pieces = block.pieces;  // of exact products, which take all rows at once
+  a.class_stride = block.m * kClassStride;
+  a.piece_stride = kClasses * a.class_stride;
   a.y = block.y + row * args.y_stride + part.n0 + column;
   a.y_stride = args.y_stride;
   a.bias = args.bias != nullptr ? args.bias + part.n0 + column : nullptr;
@@ -157,6 +169,25 @@ void quantize_block(const Block& block, int threads) {
   });
 }
 
+void copy_pieces(const Block& block, int threads) {
+  const MatmulArgs& args = block.args;
+  constexpr int64_t kRowsAChunk = 32;
+  const int64_t k = args.weight->plan.k, chunks = (block.m + kRowsAChunk - 1) / kRowsAChunk;
+  Pool::instance().run(static_cast<int>(chunks), threads, [&](int chunk) {
+    const int64_t end = std::min(block.m, (chunk + 1) * kRowsAChunk);
+    for (int64_t row = chunk * kRowsAChunk; row < end; ++row) {
+      for (int64_t k0 = 0; k0 < k; k0 += kDepth) {
+        const float* x = block.x + row * args.x_stride + k0;
+        const int64_t count = std::min<int64_t>(kDepth, k - k0);
+        for (int64_t j = 0; j < kClasses; ++j) {
+          float* to = block.pieces + ((k0 / kDepth * kClasses + j) * block.m + row) * kClassStride;
+          for (int64_t i = j; i < count; i += kClasses) *to++ = x[i];
+        }
+      }
+    }
+  });
+}
+
 int chunk_count(const PackPlan& plan, int64_t m, int64_t units, int threads) {
   const double seconds =
       std::max(2.0 * static_cast<double>(plan.n * plan.k) * static_cast<double>(m) / kFlopRate,
@@ -204,8 +235,14 @@ std::byte* align(std::byte* at) {
 }  // namespace
 
 size_t matmul_scratch_bytes(const PackPlan& plan, int64_t m, Activations activations) {
-  if (!needs_quantized_rows(plan, activations) || m <= 0) return 0;
-  return row_quant_bytes(std::min(m, kRowBlock), plan.k) + kAlignment;
+  if (m <= 0) return 0;
+  const int64_t rows = std::min(m, kRowBlock);
+  size_t bytes = 0;
+  if (needs_quantized_rows(plan, activations)) bytes += row_quant_bytes(rows, plan.k);
+  if (needs_pieces(plan, m, activations))
+    bytes += static_cast<size_t>(rows * ((plan.k + kDepth - 1) / kDepth) * kClasses * kClassStride) *
+             sizeof(float);
+  return bytes == 0 ? 0 : bytes + kAlignment;
 }
 
 void matmul(const MatmulArgs& args) {
@@ -222,10 +259,15 @@ void matmul(const MatmulArgs& args) {
 
   for (int64_t row = 0; row < args.m; row += kRowBlock) {
     const int64_t m = std::min(kRowBlock, args.m - row);
-    Block block{args, kKernels.active(), {}, args.x + row * args.x_stride, args.y + row * args.y_stride, m};
+    Block block{
+        args, kKernels.active(), {}, nullptr, args.x + row * args.x_stride, args.y + row * args.y_stride, m};
     if (quantize) {
       block.rows = row_quant_view(scratch, m, plan.k);
       quantize_block(block, threads);
+    }
+    if (needs_pieces(plan, m, args.activations)) {
+      block.pieces = reinterpret_cast<float*>(scratch + (quantize ? row_quant_bytes(m, plan.k) : 0));
+      copy_pieces(block, threads);
     }
     const int chunks = chunk_count(plan, m, units, threads);
     Pool::instance().run(chunks, threads, [&](int chunk) {

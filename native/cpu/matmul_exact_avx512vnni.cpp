@@ -20,15 +20,13 @@ struct Zmm {
   static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
 };
 
-constexpr int kManyRows = 12;  // from here on expanding stored rows pays
-
 }  // namespace
 
 void int4_exact(const PanelArgs* a) { panel_exact<Zmm>(*a, avx2::int4_expander(a)); }
 void int8_exact(const PanelArgs* a) { panel_exact<Zmm>(*a, avx2::int8_expander(a)); }
 
 void stored_exact(const StoredArgs* a) {
-  if (a->m < kManyRows) return avx2::stored_exact(a);
+  if (a->pieces == nullptr) return avx2::stored_exact(a);
   stored_many<Zmm>(*a, avx2::stored_expander(a->type));
 }
 

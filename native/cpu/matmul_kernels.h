@@ -39,6 +39,14 @@ struct PanelArgs {
   const float* bias;  // of the panel's columns, or null
 };
 
+// Stored rows of W times many rows of x are computed in pieces of kDepth elements of k, each in classes of k
+// modulo 8 (see exact_tiles.h).
+constexpr int kClasses = 8;
+constexpr int kDepth = 1024;
+// Floats of a row of x in one class of a piece. A line more than there are: rows a power of two apart would
+// meet in a few sets of the caches.
+constexpr int kClassStride = kDepth / kClasses + 16;
+
 enum StoredType { kStoredF32, kStoredF16, kStoredBf16, kStoredQ8_0 };
 
 // `columns` rows of W as the file stores them, rows [0, m) of x.
@@ -50,6 +58,10 @@ struct StoredArgs {
   int64_t k, m;
   const float* x;
   int64_t x_stride;
+  // The same rows, or null: element k0 + 8 i + j of row r is at
+  // pieces + k0 / kDepth * piece_stride + j * class_stride + r * kClassStride + i.
+  const float* pieces;
+  int64_t piece_stride, class_stride;
   RowQuantView rows;
   float* y;
   int64_t y_stride;

@@ -16,8 +16,6 @@ namespace {
 // 60-80 % of it (Zen 3, k = 576).
 constexpr int kPrefetchBytes = 1024;
 
-constexpr int kManyRows = 12;  // from here on expanding pays
-
 __m256 half_everywhere(const uint8_t* from) {
   uint16_t bits;
   memcpy(&bits, from, 2);
@@ -147,7 +145,7 @@ void expand(const StoredArgs* a, int64_t k0, int64_t k, float* w) {
 
 template <StoredType kType>
 void exact(const StoredArgs& a) {
-  if (a.m >= kManyRows) return stored_many<Ymm>(a, expand<kType>);
+  if (a.pieces != nullptr) return stored_many<Ymm>(a, expand<kType>);
   int64_t row = 0;
   while (row + 6 <= a.m) row = exact_columns<kType, 6, 2>(a, row);
   while (row + 2 <= a.m) row = exact_columns<kType, 2, 4>(a, row);

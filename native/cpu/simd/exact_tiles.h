@@ -38,8 +38,8 @@ void each_tile(int64_t m, const Body& body) {
 template <class R, int kRows>
 using Tile = typename R::Float[kRows][R::kVectors];
 
-// y[r] += x[r, kStep i] w[i] for i = 0 … steps - 1 in this order.
-template <class R, int kRows, int kStep>
+// y[r] += x[r, i] w[i] for i = 0 … steps - 1 in this order.
+template <class R, int kRows>
 __attribute__((always_inline)) inline void multiply(Tile<R, kRows>& y, const float* x, int64_t x_stride,
                                                     const float* w, int64_t steps) {
   constexpr int kLanes = kPanelColumns / R::kVectors;
@@ -49,7 +49,7 @@ __attribute__((always_inline)) inline void multiply(Tile<R, kRows>& y, const flo
       weights[v] = R::load(w + kPanelColumns * i + kLanes * v);
     });
     each<kRows>([&](auto r) __attribute__((always_inline)) {
-      const typename R::Float value = R::broadcast(x + r * x_stride + kStep * i);
+      const typename R::Float value = R::broadcast(x + r * x_stride + i);
       each<R::kVectors>([&](auto v)
                             __attribute__((always_inline)) { y[r][v] = R::fma(value, weights[v], y[r][v]); });
     });
@@ -107,7 +107,7 @@ void panel_exact(const PanelArgs& a, ExpandPanel expand) {
         else
           load_columns<R>(y[r], to + r * a.y_stride, a.columns);
       });
-      multiply<R, rows, 1>(y, a.x + row * a.x_stride + k0, a.x_stride, w, k);
+      multiply<R, rows>(y, a.x + row * a.x_stride + k0, a.x_stride, w, k);
       each<rows>([&](auto r) __attribute__((always_inline)) {
         if (k0 + k == a.k) add_bias<R>(y[r], a.bias, a.columns);
         store_columns<R>(y[r], to + r * a.y_stride, a.columns);
@@ -119,9 +119,6 @@ void panel_exact(const PanelArgs& a, ExpandPanel expand) {
 // Rows of W as stored. Few rows of x are multiplied by dot products along k of 8 lanes; here each of the 8
 // lanes, a class of k modulo 8, is a chain of its own over 16 columns, so that the bits are those of the dot
 // products.
-constexpr int kClasses = 8;
-constexpr int kDepth = 512;  // elements of k a piece: 12 KiB of six rows of x stay in L1 through all classes
-// One line more than its elements take: slices a power of two apart would meet in one set of L1.
 constexpr int kClassFloats = (kDepth / kClasses + 1) * kPanelColumns;
 constexpr int kMostRows = 96;  // of x, for which 16 columns are expanded
 // Element k0 + 8 i + j of a column is at w[j kClassFloats + 16 i + column]; zeros after the last.
@@ -133,7 +130,7 @@ void finish_stored(const StoredArgs& a, const float* sums, float* y) {
   typename R::Float out[R::kVectors];
   each<R::kVectors>([&](auto v) __attribute__((always_inline)) {
     const auto sum = [&](int j) __attribute__((always_inline)) {
-      const typename R::Float s = R::load(sums + j * kPanelColumns + kLanes * v);
+      const typename R::Float s = R::load(sums + j * kMostRows * kPanelColumns + kLanes * v);
       // a lane without a last element adds 0 · 0, which makes -0 zero
       return a.k % kClasses != 0 && j >= a.k % kClasses ? R::add(s, R::zero()) : s;
     };
@@ -145,40 +142,68 @@ void finish_stored(const StoredArgs& a, const float* sums, float* y) {
   store_columns<R>(out, y, a.columns);
 }
 
+// Asks for the weights that are expanded next, some lines at each of `turns` turns: reading them in one go
+// would leave the arithmetic idle.
+struct NextWeights {
+  static constexpr int64_t kLine = 64;
+  const char* from;
+  size_t row_bytes;
+  int64_t lines_a_row, turns;
+  int64_t turn = 0;
+
+  NextWeights(const StoredArgs& a, int64_t k0, int64_t turns) : row_bytes(a.row_bytes), turns(turns) {
+    const auto bytes = static_cast<int64_t>(a.row_bytes);
+    const bool is_last = k0 + kDepth >= a.k;  // then it is the next 16 rows
+    from =
+        static_cast<const char*>(a.weights) + (is_last ? kPanelColumns * bytes : (k0 + kDepth) * bytes / a.k);
+    lines_a_row = (kDepth * bytes / a.k < bytes ? kDepth * bytes / a.k : bytes) / kLine;
+  }
+  void ask() {
+    const int64_t lines = kPanelColumns * lines_a_row, end = (turn + 1) * lines / turns;
+    for (int64_t line = turn * lines / turns; line < end; ++line)
+      __builtin_prefetch(
+          from + static_cast<size_t>(line / lines_a_row) * row_bytes + line % lines_a_row * kLine, 0, 2);
+    ++turn;
+  }
+};
+
+// Needs a.pieces.
 template <class R>
 void stored_many(const StoredArgs& a, ExpandStored expand) {
-  constexpr int kRowFloats = kClasses * kPanelColumns, kLanes = kPanelColumns / R::kVectors;
+  constexpr int kLanes = kPanelColumns / R::kVectors, kClassSums = kMostRows * kPanelColumns;
   alignas(64) float w[kClasses * kClassFloats];
-  alignas(64) float sums[kMostRows * kRowFloats];  // [row][class][column]
+  alignas(64) float sums[kClasses * kClassSums];  // [class][row][column]
   const int64_t pieces = (a.m + kMostRows - 1) / kMostRows;
   const int64_t most = ((a.m + pieces - 1) / pieces + R::kTileRows - 1) / R::kTileRows * R::kTileRows;
   for (int64_t first = 0; first < a.m; first += most) {
     const int64_t rows = a.m - first < most ? a.m - first : most;
-    const float* x = a.x + first * a.x_stride;
     for (int64_t k0 = 0; k0 < a.k; k0 += kDepth) {
       const int64_t k = a.k - k0 < kDepth ? a.k - k0 : kDepth;
       expand(&a, k0, k, w);
-      each_tile<R>(rows, [&](auto count, int64_t row) {
-        for (int j = 0; j < kClasses; ++j) {
-          float* to = sums + row * kRowFloats + j * kPanelColumns;
+      NextWeights next(a, k0, kClasses * ((rows + R::kTileRows - 1) / R::kTileRows));
+      for (int j = 0; j < kClasses; ++j) {
+        const float* x = a.pieces + k0 / kDepth * a.piece_stride + j * a.class_stride + first * kClassStride;
+        const int64_t steps = (k - j + kClasses - 1) / kClasses;
+        each_tile<R>(rows, [&](auto count, int64_t row) {
+          next.ask();
+          float* to = sums + j * kClassSums + row * kPanelColumns;
           Tile<R, count> y;
           each<count>([&](auto r) __attribute__((always_inline)) {
             each<R::kVectors>([&](auto v) __attribute__((always_inline)) {
-              y[r][v] = k0 == 0 ? R::zero() : R::load(to + r * kRowFloats + kLanes * v);
+              y[r][v] = k0 == 0 ? R::zero() : R::load(to + r * kPanelColumns + kLanes * v);
             });
           });
-          multiply<R, count, kClasses>(y, x + row * a.x_stride + k0 + j, a.x_stride, w + j * kClassFloats,
-                                       (k - j + kClasses - 1) / kClasses);
+          multiply<R, count>(y, x + row * kClassStride, kClassStride, w + j * kClassFloats, steps);
           each<count>([&](auto r) __attribute__((always_inline)) {
             each<R::kVectors>([&](auto v) __attribute__((always_inline)) {
-              R::store(to + r * kRowFloats + kLanes * v, y[r][v]);
+              R::store(to + r * kPanelColumns + kLanes * v, y[r][v]);
             });
           });
-        }
-      });
+        });
+      }
     }
     for (int64_t row = 0; row < rows; ++row)
-      finish_stored<R>(a, sums + row * kRowFloats, a.y + (first + row) * a.y_stride);
+      finish_stored<R>(a, sums + row * kPanelColumns, a.y + (first + row) * a.y_stride);
   }
 }
 
