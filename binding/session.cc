@@ -232,6 +232,23 @@ napi_value session_bytes(napi_env env, napi_callback_info info) {
   });
 }
 
+// expertLoads(session: Session): number[][]
+napi_value expert_loads(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    const Args args(env, info, "expertLoads");
+    const auto list = [&](const auto& values, const auto& convert) {
+      napi_value made = nullptr;
+      check(env, napi_create_array_with_length(env, values.size(), &made));
+      for (uint32_t i = 0; i < values.size(); ++i)
+        check(env, napi_set_element(env, made, i, convert(values[i])));
+      return made;
+    };
+    return list(args.handle<LiveSession>(0, "session")->session->expert_loads(), [&](const auto& load) {
+      return list(load, [&](uint64_t rows) { return number(env, static_cast<double>(rows)); });
+    });
+  });
+}
+
 }  // namespace
 
 void define_sessions(napi_env env, napi_value exports) {
@@ -244,7 +261,8 @@ void define_sessions(napi_env env, napi_value exports) {
           {"save", save},
           {"restore", restore},
           {"sessionLimits", session_limits},
-          {"sessionBytes", session_bytes}});
+          {"sessionBytes", session_bytes},
+          {"expertLoads", expert_loads}});
 }
 
 }  // namespace crosscurrent::binding

@@ -62,6 +62,9 @@ class Session {
   virtual ~Session() = default;
   virtual const StepLimits& limits() const = 0;
   virtual SessionBytes bytes() const = 0;
+  // For each `moe` of the program, in its order: rows that each expert was given, since the session was made.
+  // Callable beside a step.
+  virtual std::vector<std::vector<uint64_t>> expert_loads() const = 0;
   // Runs one step. Where it throws, the sequences of the step have lost their state and must start anew.
   virtual void step(const Step& step, Cancel cancel) = 0;
   // Rows of a buffer as the last step left them: logits, sampled ids (as bits), or a traced intermediate.

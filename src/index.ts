@@ -17,7 +17,7 @@ export type {
 } from './generate/speculation.js';
 export { type Inspection, inspect } from './inspect.js';
 export { type LoadOptions, load } from './load.js';
-export type { Model, ModelInfo } from './model.js';
+export type { ExpertLoad, Model, ModelInfo, ModelStats } from './model.js';
 export type { MemoryPlan, PlanOptions } from './model-plan.js';
 export { type Device, devices } from './native/index.js';
 export type { KvType } from './ops/flash-attention.js';

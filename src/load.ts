@@ -153,6 +153,7 @@ export async function load(source?: ModelSource, options: LoadOptions = {}): Pro
       scheduler,
       tokenizer,
       draftModels,
+      expertLoads: () => session.expertLoads,
       close: closeAll,
     });
   } catch (error) {

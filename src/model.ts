@@ -27,6 +27,19 @@ export interface ModelInfo extends CheckpointInfo {
   };
 }
 
+/** How often the experts of a layer were chosen. */
+export interface ExpertLoad {
+  /** Of the layer, as in `program.labels`: `layers.0`. */
+  readonly name: string;
+  /** [experts]: rows that each was given. Every row of a step counts `topK` times, rows of drafts that proved wrong as well. */
+  readonly rows: readonly number[];
+}
+
+export interface ModelStats extends SchedulerStats {
+  /** Of models with routed experts: their load since the model was loaded, layer by layer. */
+  readonly experts?: readonly ExpertLoad[];
+}
+
 /** @internal What `load` puts together. */
 export interface ModelParts {
   readonly info: Omit<ModelInfo, 'memory'> & { readonly memory: MemoryPlan };
@@ -34,6 +47,8 @@ export interface ModelParts {
   readonly scheduler: Scheduler;
   readonly tokenizer: Tokenizer | undefined;
   readonly draftModels?: DraftModels;
+  /** By layer, by expert. */
+  expertLoads?(): number[][];
   close(): Promise<void>;
 }
 
@@ -90,8 +105,11 @@ export class Model implements AsyncDisposable {
   }
 
   /** Requests in work and waiting, and what earlier prompts have saved later ones, since it was loaded. */
-  get stats(): SchedulerStats {
-    return this.#parts.scheduler.stats;
+  get stats(): ModelStats {
+    const { scheduler, program, expertLoads } = this.#parts;
+    const loads = this.#disposal ? [] : (expertLoads?.() ?? []);
+    if (loads.length === 0) return scheduler.stats;
+    return { ...scheduler.stats, experts: loads.map((rows, i) => ({ name: program.experts[i] as string, rows })) };
   }
 
   /**

@@ -42,6 +42,9 @@ uint64_t multiply(uint64_t a, uint64_t b) {
   return product;
 }
 
+// Operands of `moe` by their place.
+constexpr size_t kExpertIds = 1, kExpertMatrices = 3;
+
 void check_positive(const char* operand, int64_t value, int64_t low, int64_t high) {
   if (value < low || value > high)
     throw Error(Code::invalid_argument, operand, std::to_string(low) + ".." + std::to_string(high),
@@ -70,6 +73,9 @@ CpuSession::CpuSession(std::shared_ptr<const Program> program, std::shared_ptr<C
   pending_count_.assign(static_cast<size_t>(options.slots), kLost);
   plan_memory();
   resolve_buffers();
+  for (const OpRecord& op : program_->ops)
+    if (op.opcode == Opcode::moe)
+      expert_loads_.emplace_back(static_cast<size_t>(operand(op, kExpertMatrices).dims[0]));
 }
 
 void CpuSession::check_kernels() const {
@@ -198,6 +204,19 @@ void CpuSession::check_pending(const Step& step) const {
   }
 }
 
+void CpuSession::count_experts(const OpRecord& op, std::vector<std::atomic<uint64_t>>& load) const {
+  const Tensor& ids = operand(op, kExpertIds);
+  for (int64_t row = 0; row < ids.dims[0]; ++row)
+    for (int64_t i = 0; i < ids.dims[1]; ++i)
+      load[static_cast<size_t>(ids.i32(row)[i])].fetch_add(1, std::memory_order_relaxed);
+}
+
+std::vector<std::vector<uint64_t>> CpuSession::expert_loads() const {
+  std::vector<std::vector<uint64_t>> loads;
+  for (const auto& load : expert_loads_) loads.emplace_back(load.begin(), load.end());
+  return loads;
+}
+
 void CpuSession::run_op(const OpRecord& op, Context& context) {
   Tensor tensors[kMaxOperands];
   StateView states[kMaxOperands];
@@ -226,10 +245,12 @@ void CpuSession::step(const Step& step, Cancel cancel) {
   Context context{step, workspace_, options_.threads, options_.exact ? Precision::exact : Precision::int8};
   for (const int32_t slot : step.slot) pending_count_[static_cast<size_t>(slot)] = kLost;
   const bool samples = !step.sampling.empty();
+  auto load = expert_loads_.begin();
   for (const OpRecord& op : program_->ops) {
     if (cancel.load(std::memory_order_relaxed)) throw Error(Code::aborted, "the step was cancelled");
     if (op.opcode == Opcode::sample && !samples) continue;
     run_op(op, context);
+    if (op.opcode == Opcode::moe) count_experts(op, *load++);
   }
   for (int seq = 0; seq < step.seqs; ++seq)
     pending_count_[static_cast<size_t>(step.slot[seq])] =

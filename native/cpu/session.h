@@ -1,6 +1,7 @@
 // A program resolved to CPU kernels, with the memory it runs in.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -22,6 +23,7 @@ class CpuSession final : public Session {
 
   const StepLimits& limits() const override { return limits_; }
   SessionBytes bytes() const override { return bytes_; }
+  std::vector<std::vector<uint64_t>> expert_loads() const override;
   void step(const Step& step, Cancel cancel) override;
   std::vector<float> read(int32_t buffer) const override;
   std::vector<float> read_state(int32_t state, int32_t unit) const override;
@@ -37,6 +39,10 @@ class CpuSession final : public Session {
   void plan_memory();
   void resolve_buffers();
   void bind_inputs(const Step& step);
+  const Tensor& operand(const OpRecord& op, size_t i) const {
+    return tensors_[static_cast<size_t>(op.operands[i])];
+  }
+  void count_experts(const OpRecord& op, std::vector<std::atomic<uint64_t>>& load) const;
   void check_pending(const Step& step) const;
   void run_op(const OpRecord& op, Context& context);
   void check_slot(int32_t slot) const;
@@ -56,6 +62,7 @@ class CpuSession final : public Session {
   std::vector<Tensor> tensors_;   // by buffer
   std::deque<PackedMatrix> cut_;  // weights of which a buffer is only the first rows
   // Pending nodes of each slot; kLost after a step failed in the middle.
+  std::vector<std::vector<std::atomic<uint64_t>>> expert_loads_;  // by moe op, by expert
   std::vector<int32_t> pending_count_;
   Workspace workspace_;
 };

@@ -34,6 +34,8 @@ export interface Program {
   readonly arenaBytes: number;
   /** Buffer numbers of labelled tensors and of `logits` and `ids`. */
   readonly labels: ReadonlyMap<string, number>;
+  /** Names of its `moe` ops in order: the labels of their choices of experts, without what comes after the layer. */
+  readonly experts: readonly string[];
   /** One line an op. */
   print(): string;
 }
@@ -133,8 +135,15 @@ export async function compile(
     states,
     arenaBytes: plan.bytes,
     labels,
+    experts: expertNames(graph, nodes),
     print: () => printProgram(graph, nodes, bounds, plan),
   };
+}
+
+function expertNames(graph: Graph, nodes: readonly Node[]): string[] {
+  const labels = new Map([...graph.labels].map(([label, { storage }]) => [storage, label]));
+  const choices = nodes.filter(({ declaration }) => declaration.name === 'moe').map(({ operands }) => operands.ids);
+  return choices.map((ids, i) => (ids && labels.get(ids.storage))?.replace(/\.router\.ids$/, '') ?? `moe.${i}`);
 }
 
 /** Twelve words: role, dtype, rank, symbol, times, dims 1..3, row stride, index, offset, detail. */

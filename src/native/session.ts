@@ -48,6 +48,11 @@ export class Session {
     return given.ids ? { ids: given.ids, logits } : { logits };
   }
 
+  /** Rows that each expert was given so far: for each `moe` of the program, in its order. */
+  get expertLoads(): number[][] {
+    return addon().expertLoads(this.handle);
+  }
+
   /** A buffer of the program as the last step left it. */
   async read(buffer: number): Promise<Float32Array> {
     return received(await addon().readBuffer(this.handle, buffer), Float32Array);

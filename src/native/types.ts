@@ -167,6 +167,7 @@ export interface NativeAddon {
   ): Promise<void>;
   sessionLimits(session: SessionHandle): SessionLimits;
   sessionBytes(session: SessionHandle): SessionBytes;
+  expertLoads(session: SessionHandle): number[][];
 
   /** `operands`: inputs, outputs, and last where a recurrent state ends; `dtypes`: what 16-bit words are. */
   runOp(

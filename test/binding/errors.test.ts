@@ -92,6 +92,7 @@ describe('arguments of a wrong type', () => {
     ['restore', session, bytes, zero, units],
     ['sessionLimits', session],
     ['sessionBytes', session],
+    ['expertLoads', session],
   ];
 
   it.each(calls)('%s', async (name, ...list) => {
