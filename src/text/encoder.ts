@@ -141,11 +141,10 @@ export class Encoder {
 }
 
 function build(json: TokenizerJson): Library {
-  const { vocab } = json.model;
   try {
-    if (!(vocab instanceof Map)) return new Library(json, {});
-    const library = new Library({ ...json, model: { ...json.model, vocab: {} } }, {});
-    fill(library, vocab as Map<string, number>, json.model.unk_token);
+    if (!(json.model.vocab instanceof Map)) return new Library(json, {});
+    const library = new Library({ ...json, model: { ...json.model, vocab: {}, merges: [] } }, {});
+    fill(library, json.model);
     return library;
   } catch (cause) {
     const { message } = cause as Error;
@@ -156,14 +155,22 @@ function build(json: TokenizerJson): Library {
   }
 }
 
-/** Gives a library that was made without a vocabulary what it would have made of one; added tokens, which it has, stay as they are. */
-function fill(library: Library, vocab: ReadonlyMap<string, number>, unknown: unknown): void {
-  const model = library.model!;
-  for (const [token, id] of vocab) {
+/**
+ * Gives a library that was made without vocabulary and merges what it would have made of them, without the objects and lists between; added tokens, which
+ * it has, stay as they are.
+ */
+function fill(library: Library, { vocab, merges, unk_token: unknown }: Component): void {
+  const model = library.model as NonNullable<Library['model']> & { bpe_ranks: Map<string, number> };
+  for (const [token, id] of vocab as ReadonlyMap<string, number>) {
     if (!model.tokens_to_ids.has(token)) model.tokens_to_ids.set(token, id);
     model.vocab[id] ??= token;
   }
   if (typeof unknown === 'string') model.unk_token_id = model.tokens_to_ids.get(unknown);
+  for (const [rank, merge] of (merges as readonly (string | readonly string[])[]).entries()) {
+    const at = typeof merge === 'string' ? merge.indexOf(' ', 1) : 0;
+    const pair = typeof merge === 'string' ? [merge.slice(0, at), merge.slice(at + 1)] : merge;
+    model.bpe_ranks.set(JSON.stringify(pair), rank);
+  }
 }
 
 /** Lets go of the parsed file, which the library keeps but, once built, reads only the small settings of: half of its memory. */

@@ -143,11 +143,10 @@ function byteLevel(get: GetMetadata, tokens: readonly string[]) {
       String(pre),
     );
   }
-  const merges = strings(get, 'tokenizer.ggml.merges').map((merge, i) => {
-    const at = merge.indexOf(' ', 1);
-    if (at < 0) throw mismatch('INVALID_FILE', `tokenizer.ggml.merges[${i}]`, 'two tokens and a space', merge);
-    return [merge.slice(0, at), merge.slice(at + 1)];
-  });
+  const merges = strings(get, 'tokenizer.ggml.merges');
+  const wrong = merges.findIndex((merge) => merge.indexOf(' ', 1) < 0);
+  if (wrong >= 0)
+    throw mismatch('INVALID_FILE', `tokenizer.ggml.merges[${wrong}]`, 'two tokens and a space', merges[wrong]);
   const isLlama3 = llama3Rules.has(pre as string);
   const json: Omit<TokenizerJson, 'added_tokens' | 'post_processor'> = {
     normalizer: null,
