@@ -7,6 +7,7 @@ export function cpuSections(results: readonly Result[]): Section[] {
   return sectionsOf(results, [
     ['kernels', 'Kernels of the CPU', kernels],
     ['matmul-levels', 'Matrix products by level', levels],
+    ['levels', 'Exact products and recurrences by level', levels],
     ['boundary', 'What a call costs', boundary],
   ]);
 }
@@ -110,7 +111,7 @@ function levels({ data }: Result, name: string): Section['parts'] {
   return [
     bars(
       name,
-      'Matrix products by level',
+      'Rate by level',
       'GFLOP/s',
       rows.map(({ level, dtype, case: label, gflops, gflops_best }) => ({
         group: `${dtype} ${label}`,

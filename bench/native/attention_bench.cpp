@@ -1,4 +1,5 @@
-// Times flash_attention at every level of this machine and with every type of cache, in turns, and writes JSON.
+// Times flash_attention at every level of this machine and with every type of cache, in turns, and writes
+// JSON.
 //
 //   attention_bench [--threads N] [--rounds N]
 //
@@ -144,8 +145,9 @@ int main(int count, char** arguments) {
   const Pool::StepScope hot;
   bool is_first = true;
   std::printf("[");
-  for (const auto& [name, length, tokens] : {std::tuple{"decode 2048", 2047, 1}, std::tuple{"decode 32768", 32767, 1},
-                                             std::tuple{"prefill 2048", 0, 2048}}) {
+  for (const auto& [name, length, tokens] :
+       {std::tuple{"decode 2048", 2047, 1}, std::tuple{"decode 32768", 32767, 1},
+        std::tuple{"prefill 2048", 0, 2048}}) {
     for (const DType dtype : kTypes) {
       Case one(dtype, length, tokens);
       const auto isas = available_isas();
@@ -161,11 +163,12 @@ int main(int count, char** arguments) {
       for (size_t i = 0; i < isas.size(); ++i) {
         if (times[i].empty()) continue;
         const double median = part(times[i], 0.5);
-        std::printf("%s\n{\"case\": \"%s\", \"kv\": \"%s\", \"level\": \"%s\", \"threads\": %d, \"best_us\": %.1f, "
-                    "\"median_us\": %.1f, \"gbs\": %.1f, \"gflops\": %.1f}",
-                    is_first ? "" : ",", name, std::string(kv_name(dtype)).c_str(),
-                    std::string(isa_name(isas[i])).c_str(), threads, part(times[i], 0), median,
-                    tokens > 1 ? 0.0 : one.bytes() / median / 1e3, one.flops() / median / 1e3);
+        std::printf(
+            "%s\n{\"case\": \"%s\", \"kv\": \"%s\", \"level\": \"%s\", \"threads\": %d, \"best_us\": %.1f, "
+            "\"median_us\": %.1f, \"gbs\": %.1f, \"gflops\": %.1f}",
+            is_first ? "" : ",", name, std::string(kv_name(dtype)).c_str(),
+            std::string(isa_name(isas[i])).c_str(), threads, part(times[i], 0), median,
+            tokens > 1 ? 0.0 : one.bytes() / median / 1e3, one.flops() / median / 1e3);
         is_first = false;
         std::fflush(stdout);
       }

@@ -128,6 +128,14 @@ std::vector<std::byte> weights(DType dtype, int64_t n, int64_t k) {
   std::mt19937_64 random(1);
   const DTypeInfo info = dtype_info(dtype);
   std::vector<std::byte> bytes(static_cast<size_t>(n * (k / info.block_elements) * info.block_bytes));
+  if (info.block_elements == 1) {  // floats near one
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      const bool is_highest =
+          i % static_cast<size_t>(info.block_bytes) == static_cast<size_t>(info.block_bytes) - 1;
+      bytes[i] = static_cast<std::byte>(is_highest ? 0x3c : random() & 0x7f);
+    }
+    return bytes;
+  }
   for (std::byte& b : bytes)
     b = static_cast<std::byte>(random() & 0x3b);  // no exponent of all ones, few denormals
   return bytes;

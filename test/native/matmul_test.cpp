@@ -217,29 +217,37 @@ const Test levels("matmul: levels agree within rounding", [] {
   }
 });
 
-const Test dots("matmul: levels with byte dot products give the bits of AVX2 in int8 panels", [] {
+// Of 21 rows: what a row alone gives has the same bits anyway.
+void check_wider_levels(const Case& c, Activations activations) {
+  test::Random random(kSeed + 4);
+  const auto file = test::random_weights(random, c.dtype, c.n, c.k);
+  const auto x = random_floats(random, 21 * c.k);
+  const WeightView view{c.dtype, c.n, c.k, file.data()};
+  const PackedMatrix w = pack({&view, 1}, {.keep_stored = c.keep_stored});
+  set_isa(Isa::avx2);
+  const auto expected = run(w, x.data(), 21, activations);
+  at_each_level([&] {
+    if (active_isa() == Isa::v2) return;
+    const auto got = run(w, x.data(), 21, activations);
+    expect(same_bits(got.data(), expected.data(), got.size()),
+           c.name() + ": other bits at " + std::string(isa_name(active_isa())));
+  });
+}
+
+const Test wider("matmul: levels beyond AVX2 give its bits in int8 panels and in exact products", [] {
   if (!is_available(Isa::avx2)) return;
   for (const Case& c : all_cases()) {
-    if (c.keep_stored) continue;
-    test::Random random(kSeed + 4);
-    const auto file = test::random_weights(random, c.dtype, c.n, c.k);
-    const auto x = random_floats(random, 21 * c.k);
-    const WeightView view{c.dtype, c.n, c.k, file.data()};
-    const PackedMatrix w = pack({&view, 1});
-    set_isa(Isa::avx2);
-    const auto expected = run(w, x.data(), 21, Activations::fast);
-    at_each_level([&] {
-      if (active_isa() == Isa::v2) return;
-      const auto got = run(w, x.data(), 21, Activations::fast);
-      expect(same_bits(got.data(), expected.data(), got.size()),
-             c.name() + ": other bits at " + std::string(isa_name(active_isa())));
-    });
+    if (!c.keep_stored) check_wider_levels(c, Activations::fast);
+    check_wider_levels(c, Activations::exact);
   }
+  check_wider_levels({DType::f32, 37, 1500}, Activations::exact);
+  check_wider_levels({DType::bf16, 37, 2100}, Activations::exact);
 });
 
 const Test large("matmul: many chunks and row blocks give the bits of one row alone", [] {
-  for (const Case& c : {Case{DType::q4_1, 700, 576}, Case{DType::q6_k, 700, 512},
-                        Case{DType::q8_0, 700, 576, true}, Case{DType::bf16, 700, 300}}) {
+  for (const Case& c :
+       {Case{DType::q4_1, 700, 576}, Case{DType::q6_k, 700, 512}, Case{DType::q8_0, 700, 576, true},
+        Case{DType::bf16, 700, 300}, Case{DType::f32, 70, 2050}}) {
     test::Random random(kSeed + 3);
     const auto file = test::random_weights(random, c.dtype, c.n, c.k);
     const int64_t m = 300;

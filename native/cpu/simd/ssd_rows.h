@@ -58,10 +58,22 @@ inline void ssd_token(const SsdRows& a, const float* from, int64_t token, int64_
   for (int i = 0; i < kRows; ++i) y[i] = sums[i] + a.d * x[i];
 }
 
+// Rows of x and y lie kilobytes apart, beyond what the processor foresees.
+inline void prefetch_token(const SsdRows& a, int64_t token) {
+  if (token >= a.count) return;
+  for (int64_t row = 0; row < a.rows; row += 16) {
+    __builtin_prefetch(a.x + token * a.x_stride + row);
+    if (a.y != nullptr) __builtin_prefetch(a.y + token * a.y_stride + row, 1);
+  }
+}
+
 void ssd_rows(const SsdRows* args) {
-  const SsdRows& a = *args;
+  const SsdRows a = *args;  // a copy: stores of state cannot change it
   const float* from = a.from;
+  constexpr int64_t kAhead = 4;
+  for (int64_t token = 0; token < kAhead; ++token) prefetch_token(a, token);
   for (int64_t token = 0; token < a.count; ++token) {
+    prefetch_token(a, token + kAhead);
     int64_t row = 0;
     for (; row + 4 <= a.rows; row += 4) ssd_token<4>(a, from, token, row);
     for (; row < a.rows; ++row) ssd_token<1>(a, from, token, row);
