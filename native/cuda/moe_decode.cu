@@ -1,4 +1,5 @@
-// moe_decode, bf16 weights; checks.
+// moe_decode: checks, and weights of bf16.
+//
 // Weights go from global memory straight to registers: within 32 elements of k a lane takes 8 in a row, for
 // weights and tokens alike, which is a permutation of k that a product does not see.
 #include "moe_decode.cuh"

@@ -1,14 +1,13 @@
 // moe of few tokens: two streams of weights, each read once. Memory-bound.
 //
-//   hidden:  a warp takes 8 rows of gate and the same 8 of up of one expert (one m16 tile, so that a lane
-//   holds
+//   hidden:  a warp takes 8 rows of gate and the same 8 of up of one expert (one m16 tile, so that a lane has
 //            both sides of a product), all k, for all tokens of the expert
 //   down:    a block takes 16 columns of y; its warps take half the k of one expert at a time; the parts wait
-//   in
-//            shared memory and are added in order of k, so nothing goes through global memory twice
+//            in shared memory and are added in order of k, so nothing goes through global memory twice
 //
-// `W` says where the weights of a tile of 16 rows lie and multiplies them: Args, kColumns (of a step of k),
-// shared_bytes, hidden, down, multiply.
+// `W`, the weights: where a tile of 16 rows lies (hidden, down) and its product with tokens (multiply), in
+// steps of kColumns of k. multiply calls `begin` for the tokens once the first weights are asked for and,
+// where W joins halves, `at_middle` before step `middle`; shared_bytes is what it takes of a block.
 #pragma once
 
 #include <algorithm>
