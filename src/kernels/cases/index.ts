@@ -34,6 +34,7 @@ export const checkCases: readonly NamedCase[] = [
       () => matmulCase({ rows: 1, in: 1, out: 1 }, dtype),
       () => matmulCase({ rows: 7, in: 31, out: 15 }, dtype),
       () => matmulCase({ rows: 3, in: 1024, out: 65 }, dtype),
+      () => matmulCase({ rows: 13, in: 1043, out: 33 }, dtype),
     ]),
   ),
   ...named(
@@ -225,6 +226,7 @@ export const benchCases: readonly NamedCase[] = [
     () => matmulCase({ rows: 1, in: 4096, out: 4096 }),
     () => matmulCase({ rows: 128, in: 2048, out: 2048 }),
     () => matmulCase({ rows: 1, in: 4096, out: 4096 }, 'bf16'),
+    () => matmulCase({ rows: 128, in: 2048, out: 2048 }, 'bf16'),
   ),
   ...named(
     'int8Matmul',
@@ -234,6 +236,7 @@ export const benchCases: readonly NamedCase[] = [
   ...named(
     'int4Matmul',
     () => int4Case({ rows: 1, in: 4096, out: 4096, group: 128 }),
+    () => int4Case({ rows: 1, in: 4096, out: 32768, group: 128 }), // more than a cache holds
     () => int4Case({ rows: 8, in: 4096, out: 4096, group: 128 }),
     () => int4Case({ rows: 512, in: 4096, out: 4096, group: 128 }),
     () => int4Case({ rows: 1, in: 4096, out: 4096, group: 32, zeros: true }),
@@ -279,8 +282,8 @@ export const benchCases: readonly NamedCase[] = [
   ...named('router', () => routerCase({ t: 512, experts: 128, topK: 8 })),
   ...named(
     'moe',
-    () => moeCase({ t: 1, experts: 32, topK: 8, dim: 2048, ff: 768 }, 'int4 fast'),
-    () => moeCase({ t: 512, experts: 32, topK: 8, dim: 2048, ff: 768 }, 'int4 fast'),
+    () => moeCase({ t: 1, experts: 128, topK: 8, dim: 2048, ff: 768 }, 'int4 fast'),
+    () => moeCase({ t: 512, experts: 128, topK: 8, dim: 2048, ff: 768 }, 'int4 fast'),
   ),
   ...named('gatherRows', () => rows.gatherRowsCase({ t: 2048, rows: 512, dim: 2048 })),
   ...named('sample', () => rows.sampleCase({ rows: 1, vocab: 128256 })),

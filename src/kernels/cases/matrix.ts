@@ -76,17 +76,27 @@ export interface PackedAxes extends MatmulAxes {
   wide?: boolean;
 }
 
+/** `below(end)` each; many are copies of the first million, which no kernel sees. */
+function manyInts(random: Random, count: number, end: number): Uint8Array {
+  const values = new Uint8Array(count);
+  const most = Math.min(count, 2 ** 20);
+  for (let i = 0; i < most; i++) values[i] = random.below(end);
+  for (let filled = most; filled < count; filled *= 2) values.copyWithin(filled, 0, Math.min(filled, count - filled));
+  return values;
+}
+
 /** Integers and scales at random, and what they are worth. */
 function int4Parts(random: Random, count: number, { group, zeros = false, wide = false }: PackedAxes) {
-  const values = Uint8Array.from({ length: count }, () => random.below(16));
+  const values = manyInts(random, count, 16);
   const scales = Float32Array.from({ length: count / group }, () =>
     wide ? random.number(0.001, 0.1) : (1 + random.below(64)) / 1024,
   );
   const points = zeros ? Uint8Array.from(scales, () => random.below(16)) : undefined;
-  const worth = Float64Array.from(values, (q, i) => {
-    const at = Math.floor(i / group);
-    return scales[at]! * (q - (points ? points[at]! : 8));
-  });
+  const worth = (): Float64Array =>
+    Float64Array.from(values, (q, i) => {
+      const at = Math.floor(i / group);
+      return scales[at]! * (q - (points ? points[at]! : 8));
+    });
   return { values, scales, ...(points ? { zeros: points } : {}), worth };
 }
 
@@ -103,7 +113,7 @@ export async function int8Case(axes: PackedAxes): Promise<KernelCase> {
   const random = new Random(14);
   const values = Int8Array.from({ length: axes.out * axes.in }, () => random.below(255) - 127);
   const scales = Float32Array.from({ length: values.length / axes.group }, () => (1 + random.below(64)) / 16384);
-  const worth = Float64Array.from(values, (q, i) => scales[Math.floor(i / axes.group)]! * q);
+  const worth = (): Float64Array => Float64Array.from(values, (q, i) => scales[Math.floor(i / axes.group)]! * q);
   const weight = await packInt8({ values, scales, group: axes.group, shape: { in: axes.in } });
   return packedCase('int8Matmul', axes, weight, worth, (args) =>
     int8Matmul({ ...args, weight: weight as PackedWeight<'int8'> }),
@@ -114,7 +124,7 @@ function packedCase(
   op: string,
   axes: PackedAxes,
   weight: PackedWeight,
-  worth: Float64Array,
+  worth: () => Float64Array,
   run: (args: { x: Float32Array; exact: boolean; out: { y: Float32Array } }) => Promise<{ y: Float32Array }>,
 ): KernelCase {
   const { exact = false } = axes;
@@ -127,9 +137,9 @@ function packedCase(
     axes,
     tolerance: 2e-5,
     bytes: bytesOf(x, out.y) + weight.bytes,
-    flops: 2 * axes.rows * worth.length,
+    flops: 2 * axes.rows * axes.in * axes.out,
     run: (options) => run({ x, exact, out, ...options }),
-    expected: () => ({ y: reference.linear(exact ? x : reference.roundActivations(x), worth, axes) }),
+    expected: () => ({ y: reference.linear(exact ? x : reference.roundActivations(x), worth(), axes) }),
     dispose: () => weight.dispose(),
   };
 }
@@ -153,10 +163,10 @@ export async function moeCase(axes: MoeAxes, format: 'f32' | 'int4' | 'int4 fast
   );
   const weights = random.floats(t * topK, 0, 1);
   const held: PackedWeight[] = [];
-  const stack = async (out: number, into: number): Promise<{ weight: Weight; worth: ArrayLike<number> }> => {
+  const stack = async (out: number, into: number): Promise<{ weight: Weight; worth: () => ArrayLike<number> }> => {
     if (format === 'f32') {
       const weight = random.floats(experts * out * into, -0.5, 0.5);
-      return { weight, worth: weight };
+      return { weight, worth: () => weight };
     }
     const { worth, ...parts } = int4Parts(random, experts * out * into, {
       rows: 1,
@@ -195,7 +205,7 @@ export async function moeCase(axes: MoeAxes, format: 'f32' | 'int4' | 'int4 fast
         ...options,
       }),
     expected: () => ({
-      y: reference.moe(x, ids, weights, gate.worth, up.worth, down.worth, {
+      y: reference.moe(x, ids, weights, gate.worth(), up.worth(), down.worth(), {
         dim,
         ff,
         topK,
