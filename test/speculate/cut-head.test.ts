@@ -1,8 +1,13 @@
 // Drafting with the first ids of the vocabulary alone: what is guessed, that the output stays the plain one, and what it takes of memory.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compile } from '../../src/graph/compile.js';
 import { Graph } from '../../src/graph/graph.js';
+import type { Tensor } from '../../src/graph/tensor.js';
 import { draftModel, type GenerateOptions, load, type SpeculationTarget, selfDraft, tree } from '../../src/index.js';
 import type { Model } from '../../src/model.js';
+import { openAddon } from '../../src/native/addon.js';
+import { parseProgram } from '../../src/native/index.js';
+import { embedding, gatherRows, linear } from '../../src/ops/index.js';
 import { granite, randomTensors } from '../models/support.js';
 import { withLength } from './support.js';
 
@@ -116,4 +121,30 @@ it('takes the first rows of matrices alone', () => {
     () => graph.firstRows(matrix, 0),
   ])
     expect(wrong).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT', operand: 'firstRows' }));
+});
+
+it('parses a program that has a matrix whole and its first rows, and none that has it in two other shapes', async () => {
+  await openAddon();
+  const parsed = async (change: (weight: Tensor) => Tensor): Promise<void> => {
+    const graph = new Graph();
+    const part = { parts: [], transform: 'none' } as const;
+    const weight = graph.weight({ name: 'm', form: 'matrix', shape: [8, 4], ...part });
+    const x = embedding({ ids: graph.input('ids'), weight, scale: 1 }).y;
+    const wanted = gatherRows({ x, index: graph.input('rows') }).y;
+    const changed = change(weight);
+    const [rows, columns] = changed.shape as [number, number];
+    const head = linear({
+      x: { ...wanted, shape: [wanted.shape[0]!, columns] },
+      weight: changed,
+      scale: 1,
+      exact: false,
+    }).y;
+    expect(head.shape[1]).toBe(rows);
+    const { words } = await compile(graph, { logits: head }, { bounds: { t: 4, seqs: 1, rows: 4 } });
+    parseProgram(words).close();
+  };
+  await parsed((weight) => weight.graph.firstRows(weight, 3));
+  await parsed((weight) => weight);
+  const narrower = (weight: Tensor): Tensor => ({ ...weight, id: weight.id + 1000, shape: [8, 2], rowStride: 2 });
+  await expect(parsed(narrower)).rejects.toMatchObject({ code: 'INVALID_PROGRAM', expected: 'one shape' });
 });
