@@ -21,30 +21,14 @@ struct Int4Step : MoeDecodeStep {
   bool has_bf16_scales;
 };
 
-constexpr int kTokenStride = kBlockColumns + 8;       // 144 bytes: ldmatrix meets no bank twice
-constexpr int kTokenBytes = 8 * kTokenStride * 2;     // of eight tokens
-constexpr int kScaleBytes = 64, kSideBytes = 2 * 64;  // of a block: scales, zero points
-constexpr int kWeightBytes = 512 + kSideBytes;        // of a block: 16 rows and their side
-constexpr int kMostInt4Pairs = 1024;                  // beside whose parts the rings fit
-constexpr int kMostShared = 227 << 10;
+constexpr int kTokenStride = kMoeInt4TokenStride, kTokenBytes = kMoeInt4TokenBytes;
+constexpr int kScaleBytes = kMoeInt4ScaleBytes, kWeightBytes = kMoeInt4WeightBytes;
+static_assert(kTokenStride == kBlockColumns + 8 && kMoeMostTopK == kRouterMaxTopK);
 
-// Shared memory of a warp, for its ring. Up to 16 tokens, of 32 choices at most, leave more.
-constexpr int ring_bytes(int most_tiles, bool is_down) {
-  const int parts = !is_down         ? 0
-                    : most_tiles > 2 ? kMostInt4Pairs * 128
-                                     : 8 * most_tiles * kRouterMaxTopK * 128;
-  return (kMostShared - parts) / kMoeWarps / 128 * 128;
-}
-constexpr int stages_of(int token_tiles, int ring) {
-  // more than two tiles of tokens come one by one, through a place of their own
-  const int stages = token_tiles > 2 ? (ring - kTokenBytes) / kWeightBytes
-                                     : ring / (kWeightBytes + token_tiles * kTokenBytes);
-  return stages > 8 ? 8 : stages;
-}
 template <int kTokenTiles, int kRing>
-constexpr int kStages = stages_of(kTokenTiles, kRing);
+constexpr int kStages = moe_int4_stages(kTokenTiles, kRing);
 template <int kMost, bool kIsDown>
-constexpr int kRingBytes = ring_bytes(kMost, kIsDown);
+constexpr int kRingBytes = moe_int4_ring_bytes(kMost, kIsDown);
 
 template <bool kGroup32, bool kZero>
 struct Int4Weights {
@@ -53,7 +37,7 @@ struct Int4Weights {
   static constexpr bool kJoinsHalves = true;
 
   static constexpr int shared_bytes(int most_tiles, bool is_down) {
-    return kMoeWarps * ring_bytes(most_tiles, is_down);
+    return kMoeWarps * moe_int4_ring_bytes(most_tiles, is_down);
   }
 
   const std::byte *words, *side;  // at this lane's part of the first block; side: scales or zero points
@@ -226,7 +210,7 @@ void check_weights(const MoeDecodeInt4Args& a) {
   check(a.dim % kBlockColumns == 0, "moe_decode: dim", "a multiple of 64", a.dim);
   check(a.ff % kBlockColumns == 0, "moe_decode: ff", "a multiple of 64", a.ff);
   check(a.group == 32 || a.group == 64 || a.group == 128, "moe_decode: group", "32, 64 or 128", a.group);
-  check(a.t * a.top_k <= kMostInt4Pairs, "moe_decode: t * top_k", "at most 1024", a.t * a.top_k);
+  check(a.t * a.top_k <= kMoeInt4MostPairs, "moe_decode: t * top_k", "at most 1024", a.t * a.top_k);
   check(a.dim % a.group == 0 && a.ff % a.group == 0, "moe_decode: group", "a divisor of dim and ff", a.group);
 }
 
@@ -240,9 +224,9 @@ void moe_decode(const MoeDecodeInt4Args& args, Workspace workspace, cudaStream_t
   check_pointer("moe_decode: down", args.down, 256);
   check_step(args, workspace);
   const Arch& arch = current_arch();
-  if (arch.shared_bytes < kMostShared)
+  if (arch.shared_bytes < kMoeInt4Shared)
     throw Error(Code::device_unavailable, "moe_decode: shared memory of the device, for weights of 4 bits",
-                std::to_string(kMostShared) + " bytes", std::to_string(arch.shared_bytes));
+                std::to_string(kMoeInt4Shared) + " bytes", std::to_string(arch.shared_bytes));
   const Int4Step step{args, matrices(args.in, args.in_shape()), matrices(args.down, args.down_shape()),
                       args.group == 128 ? 1 : 0, args.scale_type == ScaleType::bf16};
   auto* const hidden = static_cast<bf16*>(workspace.data);

@@ -76,5 +76,20 @@ const Test experts("moe_decode tile: all tokens of an expert at once", [] {
   }
 });
 
+const Test rings(
+    "moe_decode int4: rings and parts fit a block, two blocks of weights under way at least", [] {
+      for (const int most : {1, 2, 4, 8}) {
+        for (const bool is_down : {false, true}) {
+          const int ring = moe_int4_ring_bytes(most, is_down);
+          const int pairs = most > 2 ? kMoeInt4MostPairs : 8 * most * kMoeMostTopK;
+          expect(kMoeWarps * ring + (is_down ? pairs * kMoePartBytes : 0) <= kHopper.shared_bytes, "fits");
+          expect_equal(ring % 128, 0, "rings begin aligned");
+          for (const int tiles : {1, 2, most})
+            if (tiles <= most) expect(moe_int4_stages(tiles, ring) >= 2, "stages");
+        }
+      }
+      expect_equal(moe_int4_stages(1, moe_int4_ring_bytes(1, false)), 8, "of one token's weights");
+    });
+
 }  // namespace
 }  // namespace crosscurrent::cuda
