@@ -205,13 +205,18 @@ inline const typename Kv::Element* value_of(const AttentionBlock& a, int key, in
          key % Kv::kPair;
 }
 
+// One round of queries from `at` on: their weights in the block, and what their sums shrink by.
 template <class Kv, int queries, bool fetches>
-void attend(const AttentionBlock& a, int64_t at) {
+void score_round(const AttentionBlock& a, int64_t at, float (*weights)[kBlockKeys], float* shrink) {
   Wide s[queries][kBlockWides] = {};
   score<Kv, queries, fetches>(a, at, s);
-  float weights[queries][kBlockKeys], shrink[queries];
   for (int query = 0; query < queries; ++query)
     shrink[query] = renormalize(a, at + query, s[query], weights[query]);
+}
+
+template <class Kv, int queries, bool fetches>
+void value_round(const AttentionBlock& a, int64_t at, const float (*weights)[kBlockKeys],
+                 const float* shrink) {
   // 8 … 12 independent chains hide the latency of a multiply-add; 16 lanes leave few columns for them
   constexpr int kVectors = queries == 1 && !fetches && kWideLanes == 8 ? 8 : 4;
   constexpr int kColumns = kVectors * kWideLanes;
@@ -234,23 +239,48 @@ void attend(const AttentionBlock& a, int64_t at) {
   }
 }
 
-// The next `count` queries, at most `queries`.
+// Rounds of the next `count` queries, at most `queries`.
 template <class Kv, int queries, bool fetches>
-void attend_some(const AttentionBlock& a, int64_t at, int64_t count) {
+void score_some(const AttentionBlock& a, int64_t at, int64_t count, float (*weights)[kBlockKeys],
+                float* shrink) {
   if (count >= queries)
-    attend<Kv, queries, fetches>(a, at);
+    score_round<Kv, queries, fetches>(a, at, weights, shrink);
   else if constexpr (queries > 1)
-    attend_some<Kv, queries - 1, fetches>(a, at, count);
+    score_some<Kv, queries - 1, fetches>(a, at, count, weights, shrink);
 }
 
+template <class Kv, int queries, bool fetches>
+void value_some(const AttentionBlock& a, int64_t at, int64_t count, const float (*weights)[kBlockKeys],
+                const float* shrink) {
+  if (count >= queries)
+    value_round<Kv, queries, fetches>(a, at, weights, shrink);
+  else if constexpr (queries > 1)
+    value_some<Kv, queries - 1, fetches>(a, at, count, weights, shrink);
+}
+
+// Of many queries the scores of all, then the values: of a block of keys and values of 128 elements, L1 holds
+// one half beside the queries.
 template <class Kv>
 void attend_queries(const AttentionBlock& a) {
-  if (a.next != NULL)
-    attend_some<Kv, kMostQueries, true>(a, 0, a.queries);
-  else
-    attend_some<Kv, kMostQueries, false>(a, 0, a.queries);
-  for (int64_t at = kMostQueries; at < a.queries; at += kMostQueries)
-    attend_some<Kv, kMostQueries, false>(a, at, a.queries - at);
+  constexpr int kMany = 24;
+  const int64_t step = a.queries > 2 * kMostQueries ? kMany : kMostQueries;
+  float weights[kMany][kBlockKeys], shrink[kMany];
+  for (int64_t begin = 0; begin < a.queries; begin += step) {
+    const int64_t count = a.queries - begin < step ? a.queries - begin : step;
+    const bool fetches = begin == 0 && a.next != NULL;
+    for (int64_t i = 0; i < count; i += kMostQueries) {
+      if (fetches && i == 0)
+        score_some<Kv, kMostQueries, true>(a, begin, count, weights, shrink);
+      else
+        score_some<Kv, kMostQueries, false>(a, begin + i, count - i, weights + i, shrink + i);
+    }
+    for (int64_t i = 0; i < count; i += kMostQueries) {
+      if (fetches && i == 0)
+        value_some<Kv, kMostQueries, true>(a, begin, count, weights, shrink);
+      else
+        value_some<Kv, kMostQueries, false>(a, begin + i, count - i, weights + i, shrink + i);
+    }
+  }
 }
 
 // The block as f32, whose conversion many queries then share: the same numbers, so the same bits.
