@@ -2,12 +2,14 @@
 import type { BenchRow } from '../../src/cli/bench.js';
 import { bars, type Chart } from './report-chart.js';
 import { number, percent, type Result, type Section, sectionsOf, table } from './report-result.js';
+import { type Spread, show } from './statistics.js';
 
 export function cpuSections(results: readonly Result[]): Section[] {
   return sectionsOf(results, [
     ['kernels', 'Kernels of the CPU', kernels],
     ['matmul-levels', 'Matrix products by level', levels],
     ['levels', 'Exact products and recurrences by level', levels],
+    ['long-prompt', 'Long prompts', longPrompts],
     ['boundary', 'What a call costs', boundary],
   ]);
 }
@@ -68,9 +70,9 @@ function ofLevel({ isa, roofs, coreLatencyNs, rows }: Level, name: string): Sect
         'GFLOP/s',
         'GB/s',
         'of the roof',
-        ...(hasPeer ? ['peer, µs', 'p5–p95', 'peer / ours'] : []),
+        ...(hasPeer ? ['peer, µs', 'p5–p95', 'peer / ours', 'by CPU time'] : []),
       ],
-      rows.map(({ op, label, medianUs, p5Us, p95Us, gflops, gbs, share, roof, peer }) => [
+      rows.map(({ op, label, medianUs, p5Us, p95Us, gflops, gbs, share, roof, cpuUs, peer }) => [
         op,
         label,
         number(medianUs),
@@ -78,21 +80,22 @@ function ofLevel({ isa, roofs, coreLatencyNs, rows }: Level, name: string): Sect
         number(gflops),
         number(gbs),
         `${percent(share)} ${roof}`,
-        ...(hasPeer ? peerCells(peer, medianUs) : []),
+        ...(hasPeer ? peerCells(peer, medianUs, cpuUs) : []),
       ]),
       2,
     ),
   ];
 }
 
-const peerCells = (peer: BenchRow['peer'], oursUs: number): string[] =>
+const peerCells = (peer: BenchRow['peer'], oursUs: number, oursCpuUs: number | undefined): string[] =>
   peer
     ? [
         `${peer.name} ${number(peer.medianUs)}`,
         `${number(peer.p5Us)}–${number(peer.p95Us)}`,
         number(peer.medianUs / oursUs, 2),
+        peer.cpuUs && oursCpuUs ? number(peer.cpuUs / oursCpuUs, 2) : '',
       ]
-    : ['', '', ''];
+    : ['', '', '', ''];
 
 interface LevelRow {
   readonly level: string;
@@ -134,6 +137,32 @@ function levels({ data }: Result, name: string): Section['parts'] {
         number(gflops_best),
       ]),
       2,
+    ),
+  ];
+}
+
+interface LongPrompt {
+  readonly model: string;
+  readonly tokens: number;
+  readonly firstMs: Spread;
+  readonly allMs: Spread;
+  readonly ratio: Spread;
+  readonly residentMB: readonly number[];
+}
+
+/** The first tenth of each prompt is timed on its own. */
+function longPrompts({ data }: Result): Section['parts'] {
+  return [
+    table(
+      ['model', 'tokens', 'the first tenth, ms', 'all, ms', 'ratio', 'RSS after each tenth, MB'],
+      (data.results as readonly LongPrompt[]).map(({ model, tokens, firstMs, allMs, ratio, residentMB }) => [
+        model,
+        `${tokens}`,
+        show(firstMs, 0),
+        show(allMs, 0),
+        show(ratio, 2),
+        residentMB.map((mb) => mb.toFixed(0)).join(' '),
+      ]),
     ),
   ];
 }

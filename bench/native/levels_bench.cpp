@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <memory>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -29,10 +31,22 @@ using namespace crosscurrent;
 using namespace crosscurrent::cpu;
 using Clock = std::chrono::steady_clock;
 
-std::vector<float> floats(size_t count, float low, float high) {
+// Memory of a session begins on a line.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  T* allocate(size_t count) {
+    return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{64}));
+  }
+  void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t{64}); }
+  bool operator==(const LineAllocator&) const { return true; }
+};
+using Floats = std::vector<float, LineAllocator<float>>;
+
+Floats floats(size_t count, float low, float high) {
   static std::mt19937 random(1);
   std::uniform_real_distribution<float> uniform(low, high);
-  std::vector<float> values(count);
+  Floats values(count);
   for (float& value : values) value = uniform(random);
   return values;
 }
@@ -73,7 +87,7 @@ void time_case(const Case& one, double seconds) {
 
 Case scan_case(int64_t t, int64_t channels, int64_t states) {
   struct Data {
-    std::vector<float> x, dt, b, c, z, y, a, dt_bias, d, h, tiles, a_tiles;
+    Floats x, dt, b, c, z, y, a, dt_bias, d, h, tiles, a_tiles;
   };
   auto data = std::make_shared<Data>();
   const auto size = [](int64_t n) { return static_cast<size_t>(n); };
@@ -82,13 +96,13 @@ Case scan_case(int64_t t, int64_t channels, int64_t states) {
            floats(size(t * states), -1, 1),
            floats(size(t * states), -1, 1),
            floats(size(t * channels), -3, 3),
-           std::vector<float>(size(t * channels)),
+           Floats(size(t * channels)),
            floats(size(channels * states), -4, -0.1f),
            floats(size(channels), -1, 1),
            floats(size(channels), -1, 1),
            floats(size(channels * states), -1, 1),
-           std::vector<float>(size(kScanChannels * states)),
-           std::vector<float>(size(kScanChannels * states))};
+           Floats(size(kScanChannels * states)),
+           Floats(size(kScanChannels * states))};
   return {"selective_scan",
           "t " + std::to_string(t) + ", " + std::to_string(channels) + " x " + std::to_string(states),
           7.0 * static_cast<double>(t * channels * states), [=] {
@@ -123,7 +137,7 @@ Case scan_case(int64_t t, int64_t channels, int64_t states) {
 
 Case ssd_case(int64_t t, int64_t heads, int64_t head_dim, int64_t states) {
   struct Data {
-    std::vector<float> x, b, c, delta, decay, y, s;
+    Floats x, b, c, delta, decay, y, s;
   };
   auto data = std::make_shared<Data>();
   const auto size = [](int64_t n) { return static_cast<size_t>(n); };
@@ -132,7 +146,7 @@ Case ssd_case(int64_t t, int64_t heads, int64_t head_dim, int64_t states) {
            floats(size(t * states), -1, 1),
            floats(size(t * heads), 0, 1),
            floats(size(t * heads), 0.3f, 0.99f),
-           std::vector<float>(size(t * heads * head_dim)),
+           Floats(size(t * heads * head_dim)),
            floats(size(heads * head_dim * states), -1, 1)};
   return {"ssd",
           "t " + std::to_string(t) + ", " + std::to_string(heads) + " heads x " + std::to_string(head_dim) +
@@ -162,9 +176,9 @@ Case ssd_case(int64_t t, int64_t heads, int64_t head_dim, int64_t states) {
 }
 
 Case conv_case(int64_t t, int64_t channels) {
-  auto x = std::make_shared<std::vector<float>>(floats(static_cast<size_t>((t + 3) * channels), -1, 1));
-  auto weight = std::make_shared<std::vector<float>>(floats(static_cast<size_t>(4 * channels), -1, 1));
-  auto y = std::make_shared<std::vector<float>>(static_cast<size_t>(t * channels));
+  auto x = std::make_shared<Floats>(floats(static_cast<size_t>((t + 3) * channels), -1, 1));
+  auto weight = std::make_shared<Floats>(floats(static_cast<size_t>(4 * channels), -1, 1));
+  auto y = std::make_shared<Floats>(static_cast<size_t>(t * channels));
   return {"causal_conv1d", "t " + std::to_string(t) + ", " + std::to_string(channels) + " channels, 4 taps",
           8.0 * static_cast<double>(t * channels), [=] {
             for (int64_t channel = 0; channel < channels; channel += 256) {
@@ -184,12 +198,12 @@ Case conv_case(int64_t t, int64_t channels) {
 }
 
 Case activation_case(int64_t rows, int64_t ff) {
-  auto gate = std::make_shared<std::vector<float>>(floats(static_cast<size_t>(rows * ff), -6, 6));
-  auto up = std::make_shared<std::vector<float>>(floats(static_cast<size_t>(rows * ff), -1, 1));
-  auto y = std::make_shared<std::vector<float>>(static_cast<size_t>(rows * ff));
+  auto gate = std::make_shared<Floats>(floats(static_cast<size_t>(rows * ff), -6, 6));
+  auto up = std::make_shared<Floats>(floats(static_cast<size_t>(rows * ff), -1, 1));
+  auto y = std::make_shared<Floats>(static_cast<size_t>(rows * ff));
   return {"act_mul", std::to_string(rows) + " x " + std::to_string(ff) + ", silu",
           8.0 * static_cast<double>(rows * ff), [=] {
-            const auto tensor = [&](std::vector<float>& values) {
+            const auto tensor = [&](Floats& values) {
               Tensor tensor;
               tensor.data = reinterpret_cast<std::byte*>(values.data());
               tensor.rank = 2;

@@ -166,7 +166,7 @@ function attentionNode(axes: Readonly<Record<string, unknown>>): OneNode | undef
   };
 }
 
-/** Commands: `prepare` resolves to whether the case maps, `time` to the microseconds of calls. */
+/** Commands: `prepare` resolves to whether the case maps, `time` to the microseconds of calls, `cpu` to what all took. */
 export function serveOnnx({ InferenceSession, Tensor }: OnnxPackage): void {
   let call: () => Promise<unknown> = async () => undefined;
   let session: OnnxSession | undefined;
@@ -192,6 +192,11 @@ export function serveOnnx({ InferenceSession, Tensor }: OnnxPackage): void {
       call = () => made.run(feeds, { [output.name]: result });
       await call();
       return true;
+    },
+    /** Microseconds of all threads so far. */
+    async cpu(): Promise<number> {
+      const { user, system } = process.cpuUsage();
+      return user + system;
     },
     async time({ milliseconds }: { milliseconds: number }): Promise<number[]> {
       const samples: number[] = [];

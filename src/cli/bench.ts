@@ -30,8 +30,10 @@ export interface BenchRow extends Timing {
   /** Of the measured roof that is nearest: bandwidth, or arithmetic of the kind that the kernel does. */
   readonly share: number;
   readonly roof: 'read' | 'f32' | 'int8';
+  /** Of a call on all threads, the mean: what others take of the cores does not count. Missing in older results. */
+  readonly cpuUs?: number;
   /** The same on the same sizes, in turns with ours; undefined where the peer has no such kernel. */
-  readonly peer?: Timing & { readonly name: string };
+  readonly peer?: Timing & { readonly name: string; readonly cpuUs?: number };
 }
 
 export interface BenchResult {
@@ -67,8 +69,7 @@ export async function benchOps(ops: readonly string[], flags: BenchFlags): Promi
   const peer = flags.peers ? await Runner.start('onnxruntime-node') : undefined;
   if (typeof peer === 'string') process.stdout.write(`onnxruntime-node: ${peer}\n`);
   const before = await measureRoofs(flags.threads);
-  const timed: { op: string; label: string; bytes: number; flops: number; timing: Timing; peer?: BenchRow['peer'] }[] =
-    [];
+  const timed: ({ op: string; label: string; bytes: number; flops: number } & Timed)[] = [];
   try {
     for (const { op, make } of benchCases) {
       if (ops.length > 0 && !ops.includes(op)) continue;
@@ -89,10 +90,11 @@ export async function benchOps(ops: readonly string[], flags: BenchFlags): Promi
   const roofs = bestRoofs(before, after);
   const coreLatencyNs = await measureCoreLatency();
   const rows = timed.map(
-    ({ op, timing, peer, ...one }): BenchRow => ({
+    ({ op, timing, cpuUs, peer, ...one }): BenchRow => ({
       op,
       label: one.label,
       ...timing,
+      cpuUs,
       ...rates(op, one, timing, roofs),
       ...(peer ? { peer } : {}),
     }),
@@ -103,13 +105,20 @@ export async function benchOps(ops: readonly string[], flags: BenchFlags): Promi
   return { version, date: new Date().toISOString(), device, options, roofs: { before, after }, coreLatencyNs, rows };
 }
 
+type Timed = { timing: Timing; cpuUs: number; peer?: NonNullable<BenchRow['peer']> };
+
+const cpuOfThis = (): number => {
+  const { user, system } = process.cpuUsage();
+  return user + system;
+};
+
 /** Ours alone, or in turns with the peer: what the machine does meanwhile then falls on both. */
 async function timeCase(
   one: KernelCase,
   options: CallOptions,
   milliseconds: number,
   runner: Runner | undefined,
-): Promise<{ timing: Timing; peer?: Timing & { name: string } }> {
+): Promise<Timed> {
   const threads = options.threads ?? devices()[0]?.threads ?? 1;
   const prepare = async (): Promise<boolean> => {
     if (!runner || !one.axes) return false;
@@ -121,13 +130,27 @@ async function timeCase(
     }
   };
   const maps = await prepare();
-  if (!runner || !maps) return { timing: timingOf(await timeCalls(one, options, milliseconds, 5)) };
   const [ours, theirs]: [number[], number[]] = [[], []];
-  for (let turn = 0; turn < turns; turn++) {
-    ours.push(...(await timeCalls(one, options, milliseconds / turns, 1)));
-    theirs.push(...(await runner.call<number[]>('time', { milliseconds: milliseconds / turns })));
+  let [cpu, calls, theirCpu] = [0, 0, 0];
+  const timeOurs = async (share: number, fewest: number): Promise<void> => {
+    const before = cpuOfThis();
+    const samples = await timeCalls(one, options, milliseconds * share, fewest);
+    cpu += cpuOfThis() - before;
+    calls += samples.length + 1; // one warms up
+    ours.push(...samples);
+  };
+  if (!runner || !maps) {
+    await timeOurs(1, 5);
+    return { timing: timingOf(ours), cpuUs: cpu / calls };
   }
-  return { timing: timingOf(ours), peer: { name: runner.name, ...timingOf(theirs) } };
+  for (let turn = 0; turn < turns; turn++) {
+    await timeOurs(1 / turns, 1);
+    const before = await runner.call<number>('cpu', {});
+    theirs.push(...(await runner.call<number[]>('time', { milliseconds: milliseconds / turns })));
+    theirCpu += (await runner.call<number>('cpu', {})) - before;
+  }
+  const peer = { name: runner.name, ...timingOf(theirs), cpuUs: theirCpu / theirs.length };
+  return { timing: timingOf(ours), cpuUs: cpu / calls, peer };
 }
 
 function printRows(rows: readonly BenchRow[]): void {
@@ -140,10 +163,11 @@ function printRows(rows: readonly BenchRow[]): void {
         'median µs',
         'p5',
         'p95',
+        'CPU µs',
         'GFLOP/s',
         'GB/s',
         'of roof',
-        ...(hasPeer ? ['onnxruntime µs', 'p5', 'p95', 'ratio'] : []),
+        ...(hasPeer ? ['onnxruntime µs', 'p5', 'p95', 'CPU µs', 'ratio', 'by CPU time'] : []),
       ],
       ...rows.map(({ peer, ...row }) => [
         row.op,
@@ -151,6 +175,7 @@ function printRows(rows: readonly BenchRow[]): void {
         row.medianUs.toFixed(1),
         row.p5Us.toFixed(1),
         row.p95Us.toFixed(1),
+        row.cpuUs?.toFixed(1) ?? '',
         row.gflops.toFixed(1),
         row.gbs.toFixed(1),
         `${(100 * row.share).toFixed(0)} % ${row.roof}`,
@@ -160,9 +185,11 @@ function printRows(rows: readonly BenchRow[]): void {
                 peer.medianUs.toFixed(1),
                 peer.p5Us.toFixed(1),
                 peer.p95Us.toFixed(1),
+                peer.cpuUs?.toFixed(1) ?? '',
                 (peer.medianUs / row.medianUs).toFixed(2),
+                ((peer.cpuUs ?? NaN) / (row.cpuUs ?? NaN)).toFixed(2),
               ]
-            : ['', '', '', '']
+            : ['', '', '', '', '', '']
           : []),
       ]),
     ]),
