@@ -77,16 +77,16 @@ inline void add_scores(const AttentionBlock& a, int64_t at, int64_t d, const typ
 // key is not seen.
 inline void finish_scores(const AttentionBlock& a, int64_t query, F32x8 (&s)[kBlockVectors]) {
   for (int i = 0; i < kBlockVectors; ++i) {
-    F32x8 value = s[i];
-    if (a.key_scale != NULL) value = value * load8(a.key_scale + i * kLanes);
+    const I32x8 key_index = I32x8{0, 1, 2, 3, 4, 5, 6, 7} + i * kLanes;
+    const I32x8 seen = (key_index >= a.first) & (key_index < a.last);
+    F32x8 value = select(seen, s[i], F32x8{});  // a key that is not seen may be any bits
+    if (a.key_scale != NULL) value = value * select(seen, load8(a.key_scale + i * kLanes), F32x8{});
     value = value * a.scale;
     if (a.softcap > 0) value = a.softcap * tanh8(value / a.softcap);
-    const I32x8 key_index = I32x8{0, 1, 2, 3, 4, 5, 6, 7} + i * kLanes;
     if (a.slope != NULL) {
       const F32x8 distance = __builtin_convertvector(key_index, F32x8) + a.ahead[query];
       value = fma8(splat(a.slope[query]), distance, value);
     }
-    const I32x8 seen = (key_index >= a.first) & (key_index < a.last);
     s[i] = select(seen, value, splat(-__builtin_inff()));
   }
 }
