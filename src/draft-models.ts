@@ -17,7 +17,6 @@ export interface DraftShape {
 
 interface Opened {
   readonly scheduler: Scheduler;
-  readonly bytes: number;
   close(): void;
 }
 
@@ -96,7 +95,6 @@ export class DraftModels {
       this.#bytes += bytes;
       return {
         scheduler: new Scheduler(session, limits),
-        bytes,
         close: () => {
           this.#bytes -= bytes;
           session.close();
